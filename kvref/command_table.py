@@ -1,0 +1,204 @@
+"""The command table, and Call: all that a command handler ever sees.
+
+A command is declared once, beside the function that does it:
+
+    @command("set", arity=-3, flags="write denyoom", keys=(1, 1, 1), group="string", since="1.0.0")
+    def set_(call):
+        "Set the string value of a key."
+
+The table is the single source for lookup, arity, flags, key positions, COMMAND and the reference page.
+
+Interface:
+  - command(...)   declares a handler; "client|list" declares a subcommand of "client"
+  - Command        one row of the table; a server works on copies, so that counters are its own
+  - table()        fresh rows for one server, under each usual spelling of their names
+  - rows(table)    each of them once
+  - Call           the server, client, database, arguments and instant of one call
+  - errors         WRONGTYPE and the other texts that several handlers answer with
+
+Handlers return values and never write to a socket; `kvref.resp` lists the types. A handler that cannot
+go on raises (or returns) `Error`.
+
+Redis: the table is server.c's redisCommandTable, generated from src/commands/*.json in 7.0; Call stands
+for the argc, argv and db that a C handler finds in its client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from kvref.resp import Error
+
+if TYPE_CHECKING:
+    from kvref.client import Client
+    from kvref.database import Database
+    from kvref.server import Server
+
+REDIS_VERSION = "7.0.15"        # the Redis whose commands these are
+
+Handler = Callable[["Call"], Any]
+KeySpec = tuple[int, int, int] | Callable[[list[bytes]], list[int]] | None
+
+WRONGTYPE = Error("WRONGTYPE Operation against a key holding the wrong kind of value")
+SYNTAX = Error("ERR syntax error")
+NO_SUCH_KEY = Error("ERR no such key")
+
+
+@dataclass(slots=True)
+class Command:
+    """One command. `arity` counts the name; negative: at least so many.
+
+    `keys` is (first, last, step) as COMMAND INFO reports them, last counted from the end if negative,
+    or a function from the arguments to the positions of the keys; None: no keys.
+    """
+
+    name: str                           # lower case; "client|list" for a subcommand
+    handler: Handler | None             # None: only its subcommands do anything
+    arity: int
+    flags: frozenset[str]
+    keys: KeySpec
+    group: str
+    since: str
+    summary: str
+    subcommands: dict[bytes, Command] = field(default_factory=dict)
+    calls: int = 0                      # counters of one server: INFO commandstats
+    nsec: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+    def accepts(self, count: int) -> bool:
+        """Whether a request of so many words, the name included, has the right length."""
+        return count == self.arity if self.arity >= 0 else count >= -self.arity
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it neither ends nor changes its connection: no subcommands, open neither to strangers alone
+        (`no_auth`: AUTH, HELLO, QUIT, RESET) nor to administrators (`admin`: MONITOR, SHUTDOWN)."""
+        return not self.subcommands and not self.flags & {"no_auth", "admin"}
+
+    def key_positions(self, args: list[bytes]) -> list[int]:
+        """Indices into `args` that hold keys."""
+        if self.keys is None:
+            return []
+        if callable(self.keys):
+            return self.keys(args)
+        first, last, step = self.keys
+        return list(range(first, (last if last >= 0 else len(args) + last) + 1, step))
+
+
+_declared: dict[str, Command] = {}
+
+
+def command(name: str, *, arity: int, flags: str = "", keys: KeySpec = None,
+            group: str, since: str) -> Callable[[Handler], Handler]:
+    """Declare the decorated function as the handler of a command; its docstring is the summary.
+
+    `name` is "get", or "client|list" for a subcommand; the container "client" is made by `container`.
+    `flags` are Redis's names, separated by blanks: write readonly denyoom admin fast noscript loading
+    stale no_auth skip_monitor skip_slowlog blocking movablekeys ...
+    """
+    def declare(handler: Handler) -> Handler:
+        words = frozenset(flags.split())
+        _declared[name] = Command(name, handler, arity, words, keys, group, since,
+                                  (handler.__doc__ or "").strip().split("\n")[0])
+        return handler
+    return declare
+
+
+def container(name: str, *, arity: int = -2, flags: str = "", group: str, since: str, summary: str) -> None:
+    """Declare a command that only has subcommands, such as CONFIG."""
+    _declared[name] = Command(name, None, arity, frozenset(flags.split()), None, group, since, summary)
+
+
+def commands() -> Iterator[Command]:
+    """Every declared command and subcommand, sorted by name: for the reference page and for tests."""
+    yield from (_declared[name] for name in sorted(_declared))
+
+
+def table() -> dict[bytes, Command]:
+    """Fresh rows for one server, each under its lower-case and its upper-case name.
+
+    One dict lookup finds a command in either usual spelling; "GeT" takes the slower way over lower().
+    """
+    rows: dict[bytes, Command] = {}
+    for name in sorted(_declared):          # "client" sorts before "client|list"
+        row = replace(_declared[name], subcommands={})
+        parent, _, sub = name.partition("|")
+        home = rows[parent.encode()].subcommands if sub else rows
+        home[(sub or parent).encode()] = row
+        if not sub:
+            home[parent.upper().encode()] = row
+    return rows
+
+
+def rows(commands: dict[bytes, Command]) -> Iterator[Command]:
+    """Each row of a server's table once, subcommands after their command."""
+    for name, row in commands.items():
+        if name == row.name.encode():
+            yield row
+            yield from row.subcommands.values()
+
+
+class Call:
+    """One call of a command, as its handler sees it.
+
+    The server owns one Call and uses it again for every command: a handler must not keep it.
+    `now_ms` is one instant for the whole command.
+    """
+
+    __slots__ = ("server", "client", "db", "args", "now_ms", "effects")
+
+    client: Client
+    db: Database                            # follows SELECT
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.args: list[bytes] = []         # args[0] is the command as sent
+        self.now_ms = 0                     # wall clock
+        self.effects: tuple[tuple[bytes, ...], ...] | None = None
+
+    def read(self, key: bytes, kind: type | None = None) -> Any:
+        """The value of a key for a command that only reads, or None; counts as a hit or a miss.
+
+        A key whose deadline has passed is deleted first. Raises WRONGTYPE when `kind` is given and
+        the value is of another type. Redis: lookupKeyRead, db.c.
+        """
+        db = self.db
+        if key in db.deadlines and db.is_expired(key, self.now_ms):
+            db.on_expired(db, key)
+        value = db.values.get(key)
+        if value is None:
+            self.server.stats.keyspace_misses += 1
+            return None
+        self.server.stats.keyspace_hits += 1
+        if kind is None or type(value) is kind:
+            return value
+        raise WRONGTYPE
+
+    def lookup(self, key: bytes, kind: type | None = None) -> Any:
+        """As `read`, without the counting: for commands that write. Redis: lookupKeyWrite, db.c."""
+        value = self.db.find(key, self.now_ms)
+        if value is not None and kind is not None and type(value) is not kind:
+            raise WRONGTYPE
+        return value
+
+    def changed(self, key: bytes, event: str, n: int = 1) -> None:
+        """Say that this call changed a key: the one place that drives all that follows from a change.
+
+        `event` is Redis's name of the keyspace event, `n` what the change counts for save points.
+        """
+        self.server.changed(self.db, key, event, n)
+
+    def log_as(self, *effects: tuple[bytes, ...]) -> None:
+        """Give the log these commands in place of the one that the client sent; none: log nothing.
+
+        An effect says what happened, not what was asked: EXPIRE k 10 becomes PEXPIREAT k <instant>.
+        """
+        if self.server.feeds:
+            self.effects = effects
+
+    def touch(self, elements: int) -> None:
+        """Say that the command worked through so many elements; a simulated computer charges for them."""
+        self.server.clock.work(elements)

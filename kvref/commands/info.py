@@ -1,0 +1,188 @@
+"""INFO: sections, their fields, and where each number comes from.
+
+Interface:
+  - SECTIONS                 heading -> fields; a field is a name and a function of the server
+  - report(server, words)    the text for the sections that were asked for
+  - human(size)              1536 -> "1.50K"
+
+Redis: genRedisInfoString in server.c. All sections of 7.0.15 are there; fields that kvref could only invent
+(the allocator, Lua, replication offsets, processor times) are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from kvref.command_table import REDIS_VERSION, Call, command
+from kvref.commands.introspection import all_rows
+from kvref.resp import Verbatim
+
+if TYPE_CHECKING:
+    from kvref.server import Server
+
+Fields = dict[str, Callable[[Any], object]]         # of a Server
+Lines = Iterator[tuple[str, object]]
+
+
+def human(size: int) -> str:
+    """A number of bytes for people, as Redis writes it: 512B, 1.50K, 2.00M. Redis: bytesToHuman."""
+    if size < 1024:
+        return f"{size}B"
+    amount = float(size)
+    for unit in "KMGT":
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.2f}{unit}"
+    return f"{amount / 1024:.2f}P"
+
+
+def _uptime_s(server: Server) -> int:
+    return (server.now_us - server.started_us) // 1_000_000
+
+
+def _memory(server: Server) -> int:
+    return server.ports.processes.memory()
+
+
+# ---- fixed fields --------------------------------------------------------------------------------
+
+SERVER: Fields = {
+    "redis_version": lambda s: REDIS_VERSION,
+    "redis_mode": lambda s: "standalone",
+    "process_id": lambda s: s.ports.processes.pid,
+    "run_id": lambda s: s.run_id,
+    "tcp_port": lambda s: s.config.port,
+    "server_time_usec": lambda s: s.ports.clock.time_us(),
+    "uptime_in_seconds": _uptime_s,
+    "uptime_in_days": lambda s: _uptime_s(s) // 86400,
+    "hz": lambda s: s.config.hz,
+    "configured_hz": lambda s: s.config.hz,
+    "lru_clock": lambda s: s.now_ms // 1000 & 0xFFFFFF,
+    "config_file": lambda s: s.config.filename or "",
+    "io_threads_active": lambda s: 0,
+}
+
+CLIENTS: Fields = {
+    "connected_clients": lambda s: len(s.clients),
+    "cluster_connections": lambda s: 0,
+    "maxclients": lambda s: s.config.maxclients,
+    "blocked_clients": lambda s: 0,
+    "tracking_clients": lambda s: 0,
+    "clients_in_timeout_table": lambda s: 0,
+}
+
+MEMORY: Fields = {
+    "used_memory": _memory,
+    "used_memory_human": lambda s: human(_memory(s)),
+    "used_memory_rss": _memory,
+    "used_memory_rss_human": lambda s: human(_memory(s)),
+    "maxmemory": lambda s: s.config.maxmemory,
+    "maxmemory_human": lambda s: human(s.config.maxmemory),
+    "maxmemory_policy": lambda s: s.config.maxmemory_policy,
+}
+
+PERSISTENCE: Fields = {
+    "loading": lambda s: 0,
+    "async_loading": lambda s: 0,
+    "rdb_changes_since_last_save": lambda s: s.dirty,
+    "rdb_bgsave_in_progress": lambda s: 0,
+    "aof_enabled": lambda s: 0,
+    "aof_rewrite_in_progress": lambda s: 0,
+}
+
+
+def _stat(name: str) -> Callable[[Server], object]:
+    return lambda server: getattr(server.stats, name)
+
+
+def _kbps(bytes_per_second: float) -> str:
+    return f"{bytes_per_second / 1024:.2f}"
+
+
+STATS: Fields = {
+    "total_connections_received": _stat("total_connections_received"),
+    "total_commands_processed": _stat("total_commands_processed"),
+    "instantaneous_ops_per_sec": lambda s: int(s.command_rate.per_second()),
+    "total_net_input_bytes": _stat("total_net_input_bytes"),
+    "total_net_output_bytes": _stat("total_net_output_bytes"),
+    "instantaneous_input_kbps": lambda s: _kbps(s.input_rate.per_second()),
+    "instantaneous_output_kbps": lambda s: _kbps(s.output_rate.per_second()),
+    "rejected_connections": _stat("rejected_connections"),
+    "expired_keys": _stat("expired_keys"),
+    "expired_stale_perc": lambda s: f"{s.expiry.stale_percent:.2f}",
+    "expired_time_cap_reached_count": lambda s: s.expiry.time_cap_reached,
+    "keyspace_hits": _stat("keyspace_hits"),
+    "keyspace_misses": _stat("keyspace_misses"),
+    "total_error_replies": _stat("total_error_replies"),
+}
+
+REPLICATION: Fields = {
+    "role": lambda s: "master",
+    "connected_slaves": lambda s: 0,
+    "master_failover_state": lambda s: "no-failover",
+    "master_repl_offset": lambda s: 0,
+    "repl_backlog_active": lambda s: 0,
+}
+
+
+# ---- fields with names of their own --------------------------------------------------------------
+
+def _fixed(fields: Fields) -> Callable[[Server], Lines]:
+    return lambda server: ((name, value(server)) for name, value in fields.items())
+
+
+def _command_stats(server: Server) -> Lines:
+    for row in all_rows(server):
+        if row.calls or row.failed or row.rejected:
+            yield f"cmdstat_{row.name}", (
+                f"calls={row.calls},usec={row.nsec // 1000},usec_per_call={row.nsec / 1000 / (row.calls or 1):.2f},"
+                f"rejected_calls={row.rejected},failed_calls={row.failed}")
+
+
+def _error_stats(server: Server) -> Lines:
+    for code in sorted(server.stats.errors):
+        yield f"errorstat_{code}", f"count={server.stats.errors[code]}"
+
+
+def _keyspace(server: Server) -> Lines:
+    for db in server.databases:
+        if db:
+            average_ms = server.expiry.average_ttl_ms[db.index]
+            yield f"db{db.index}", f"keys={len(db)},expires={len(db.deadlines)},avg_ttl={average_ms}"
+
+
+SECTIONS: dict[str, Callable[[Server], Lines]] = {
+    "Server": _fixed(SERVER),
+    "Clients": _fixed(CLIENTS),
+    "Memory": _fixed(MEMORY),
+    "Persistence": _fixed(PERSISTENCE),
+    "Stats": _fixed(STATS),
+    "Replication": _fixed(REPLICATION),
+    "CPU": _fixed({}),
+    "Modules": _fixed({}),
+    "Commandstats": _command_stats,
+    "Errorstats": _error_stats,
+    "Latencystats": _fixed({}),
+    "Cluster": _fixed({"cluster_enabled": lambda s: 0}),
+    "Keyspace": _keyspace,
+}
+
+ALL = {name.lower() for name in SECTIONS}
+GROUPS = {"all": ALL, "everything": ALL, "default": ALL - {"commandstats", "latencystats"}, "module_list": {"modules"}}
+
+
+def report(server: Server, words: list[str]) -> str:
+    """The sections that the words name, in INFO's own order; a name that nobody knows is passed over."""
+    wanted: set[str] = set()
+    for word in words or ["default"]:
+        wanted |= GROUPS.get(word.lower(), {word.lower()})
+    return "\r\n".join(f"# {heading}\r\n" + "".join(f"{name}:{value}\r\n" for name, value in lines(server))
+                       for heading, lines in SECTIONS.items() if heading.lower() in wanted)
+
+
+@command("info", arity=-1, flags="loading stale", group="server", since="1.0.0")
+def info(call: Call) -> Verbatim:
+    "Report on the state of the server, by sections."
+    text = report(call.server, [word.decode("latin-1") for word in call.args[1:]])
+    return Verbatim(text.encode("utf-8", "surrogateescape"))

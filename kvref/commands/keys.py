@@ -1,0 +1,430 @@
+"""Keys, whatever they hold: deletion, deadlines, names, iteration.
+
+Interface:
+  - the commands of the group "generic"
+  - TYPES            one row for each type of value: its name, and how Redis would encode it
+  - type_name        what TYPE answers
+  - parse_cursor     the cursor of SCAN, HSCAN, SSCAN and ZSCAN
+
+A deadline is an instant of the wall clock, in milliseconds. EXPIRE and its kin state it in four ways, all
+of them are logged as PEXPIREAT, or as DEL where the instant has already passed.
+
+Redis: db.c, expire.c, and the OBJECT command in object.c. Simpler here: UNLINK frees the value at once, as DEL does;
+OBJECT ENCODING is what the value would have if it were loaded now, without the history of how it grew.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from kvref.command_table import NO_SUCH_KEY, SYNTAX, Call, command, container
+from kvref.commands.arguments import Option, integer, invalid_expire, parse_options
+from kvref.commands.introspection import help_lines
+from kvref.database import Database
+from kvref.glob import glob_match
+from kvref.numbers import INT64_MAX, INT64_MIN, UINT64_MAX, parse_int
+from kvref.quoting import text
+from kvref.resp import OK, Error
+
+# ---- types of values ---------------------------------------------------------------------------
+
+EMBSTR_MAX: Final = 44                      # bytes of a string that fit one 64-byte cell with its header
+
+
+class ValueType(NamedTuple):
+    """How the outside world calls values of one Python type."""
+
+    name: str                               # TYPE
+    encoding: Callable[[Any], str]          # OBJECT ENCODING
+
+
+def string_encoding(value: bytes) -> str:
+    """Integers are kept as integers, short strings beside their header, long ones apart."""
+    if parse_int(value) is not None:
+        return "int"
+    return "embstr" if len(value) <= EMBSTR_MAX else "raw"
+
+
+TYPES: Final[dict[type, ValueType]] = {bytes: ValueType("string", string_encoding)}
+
+
+def type_name(value: Any) -> str:
+    return "none" if value is None else TYPES[type(value)].name
+
+
+@command("type", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="1.0.0")
+def type_(call: Call) -> str:
+    "The type of the value: string, list, hash, set, zset; none without a key."
+    return type_name(call.read(call.args[1]))
+
+
+# ---- is it there? ------------------------------------------------------------------------------
+
+@command("exists", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="1.0.0")
+def exists(call: Call) -> int:
+    "How many of the keys exist; a key named twice counts twice."
+    return _count(call)
+
+
+@command("touch", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="3.2.1")
+def touch(call: Call) -> int:
+    "Mark keys as just used; how many of them exist."
+    return _count(call)
+
+
+def _count(call: Call) -> int:
+    keys = call.args[1:]
+    call.touch(len(keys))
+    return sum(call.read(key) is not None for key in keys)
+
+
+@command("del", arity=-2, flags="write", keys=(1, -1, 1), group="generic", since="1.0.0")
+def del_(call: Call) -> int:
+    "Delete keys; how many there were."
+    return _delete_all(call)
+
+
+@command("unlink", arity=-2, flags="write fast", keys=(1, -1, 1), group="generic", since="4.0.0")
+def unlink(call: Call) -> int:
+    "Delete keys, as DEL does."
+    return _delete_all(call)
+
+
+def _delete_all(call: Call) -> int:
+    keys = call.args[1:]
+    call.touch(len(keys))
+    return sum(_delete(call, key) for key in keys)
+
+
+def _delete(call: Call, key: bytes) -> bool:
+    if call.lookup(key) is None:
+        return False
+    call.db.delete(key)
+    call.changed(key, "del")
+    return True
+
+
+# ---- deadlines ---------------------------------------------------------------------------------
+
+@command("expire", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="1.0.0")
+def expire(call: Call) -> int:
+    "Let a key live for so many seconds."
+    return _expire(call, 1000, call.now_ms)
+
+
+@command("pexpire", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="2.6.0")
+def pexpire(call: Call) -> int:
+    "Let a key live for so many milliseconds."
+    return _expire(call, 1, call.now_ms)
+
+
+@command("expireat", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="1.2.0")
+def expireat(call: Call) -> int:
+    "Let a key live until a second since 1970."
+    return _expire(call, 1000, 0)
+
+
+@command("pexpireat", arity=-3, flags="write fast", keys=(1, 1, 1), group="generic", since="2.6.0")
+def pexpireat(call: Call) -> int:
+    "Let a key live until a millisecond since 1970."
+    return _expire(call, 1, 0)
+
+
+# Whether a new deadline may take the place of the old one. A key without a deadline (None) lives for ever.
+RULES: Final[dict[bytes, Callable[[int, int | None], bool]]] = {
+    b"NX": lambda new, old: old is None,
+    b"XX": lambda new, old: old is not None,
+    b"GT": lambda new, old: old is not None and new > old,
+    b"LT": lambda new, old: old is None or new < old,
+}
+CONTRADICTIONS: Final = (
+    (b"NX", {b"XX", b"GT", b"LT"}, Error("ERR NX and XX, GT or LT options at the same time are not compatible")),
+    (b"GT", {b"LT"}, Error("ERR GT and LT options at the same time are not compatible")),
+)
+
+
+def _expire(call: Call, unit_ms: int, base_ms: int) -> int:
+    """Give a key its deadline: `args[2]` units after `base_ms`."""
+    key, amount, *words = call.args[1:]
+    rules = _rules(words)
+    deadline = _deadline(call, integer(amount) * unit_ms, base_ms)
+    if call.lookup(key) is None or not all(RULES[rule](deadline, call.db.deadlines.get(key)) for rule in rules):
+        return 0
+    if deadline <= call.now_ms:
+        _delete(call, key)
+        call.log_as((b"DEL", key))
+        return 1
+    call.db.expire_at(key, deadline)
+    call.changed(key, "expire")
+    if (unit_ms, base_ms) != (1, 0):        # PEXPIREAT is its own effect
+        call.log_as((b"PEXPIREAT", key, b"%d" % deadline, *words))
+    return 1
+
+
+def _rules(words: list[bytes]) -> list[bytes]:
+    rules = [word.upper() for word in words]
+    for rule, word in zip(rules, words):
+        if rule not in RULES:
+            raise Error(f"ERR Unsupported option {text(word)}")
+    for rule, others, error in CONTRADICTIONS:
+        if rule in rules and not others.isdisjoint(rules):
+            raise error
+    return rules
+
+
+def _deadline(call: Call, span_ms: int, base_ms: int) -> int:
+    """Negative is fine: it has passed. What does not fit 64 bits on the way is not."""
+    if not INT64_MIN <= span_ms <= INT64_MAX - base_ms:
+        raise invalid_expire(call)
+    return base_ms + span_ms
+
+
+@command("ttl", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="1.0.0")
+def ttl(call: Call) -> int:
+    "Seconds left to live; -1 without a deadline, -2 without a key."
+    return _rounded(_left(call, call.now_ms))
+
+
+@command("pttl", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="2.6.0")
+def pttl(call: Call) -> int:
+    "Milliseconds left to live; -1 without a deadline, -2 without a key."
+    return _left(call, call.now_ms)
+
+
+@command("expiretime", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="7.0.0")
+def expiretime(call: Call) -> int:
+    "The deadline in seconds since 1970; -1 without a deadline, -2 without a key."
+    return _rounded(_left(call, 0))
+
+
+@command("pexpiretime", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="7.0.0")
+def pexpiretime(call: Call) -> int:
+    "The deadline in milliseconds since 1970; -1 without a deadline, -2 without a key."
+    return _left(call, 0)
+
+
+def _left(call: Call, since_ms: int) -> int:
+    key = call.args[1]
+    if call.read(key) is None:
+        return -2
+    deadline = call.db.deadlines.get(key)
+    return -1 if deadline is None else max(0, deadline - since_ms)
+
+
+def _rounded(ms: int) -> int:
+    """To the nearest second; -1 and -2 are no times."""
+    return (ms + 500) // 1000 if ms >= 0 else ms
+
+
+@command("persist", arity=2, flags="write fast", keys=(1, 1, 1), group="generic", since="2.2.0")
+def persist(call: Call) -> int:
+    "Take the deadline from a key; whether it had one."
+    key = call.args[1]
+    if call.lookup(key) is None or not call.db.persist(key):
+        return 0
+    call.changed(key, "persist")
+    return 1
+
+
+# ---- other names, other databases --------------------------------------------------------------
+
+@command("rename", arity=3, flags="write", keys=(1, 2, 1), group="generic", since="1.0.0")
+def rename(call: Call) -> str:
+    "Give a value another key, in place of what that key held."
+    _rename(call, replace=True)
+    return OK
+
+
+@command("renamenx", arity=3, flags="write fast", keys=(1, 2, 1), group="generic", since="1.0.0")
+def renamenx(call: Call) -> int:
+    "Give a value another key, if that key is free."
+    return int(_rename(call, replace=False))
+
+
+def _rename(call: Call, replace: bool) -> bool:
+    _, old, new = call.args
+    value = call.lookup(old)
+    if value is None:
+        raise NO_SUCH_KEY
+    if old == new or (call.lookup(new) is not None and not replace):
+        return False
+    deadline = call.db.deadlines.get(old)
+    call.db.delete(old)
+    _place(call.db, new, value, deadline)
+    call.changed(old, "rename_from")
+    call.changed(new, "rename_to", 0)       # one change, told of two keys
+    return True
+
+
+def _place(db: Database, key: bytes, value: Any, deadline_ms: int | None) -> None:
+    """Put value and deadline in place of whatever is there."""
+    db.set(key, value)
+    if deadline_ms is None:
+        db.persist(key)
+    else:
+        db.expire_at(key, deadline_ms)
+
+
+@command("move", arity=3, flags="write fast", keys=(1, 1, 1), group="generic", since="1.0.0")
+def move(call: Call) -> int:
+    "Take a key to another database, if it is free there."
+    key = call.args[1]
+    target = _database(call, call.args[2])
+    if target is call.db:
+        raise SAME_OBJECT
+    value = call.lookup(key)
+    if value is None or target.find(key, call.now_ms) is not None:
+        return 0
+    _place(target, key, value, call.db.deadlines.get(key))
+    call.db.delete(key)
+    call.changed(key, "move_from")
+    call.server.changed(target, key, "move_to", 0)
+    return 1
+
+
+@command("copy", arity=-3, flags="write denyoom", keys=(1, 2, 1), group="generic", since="6.2.0")
+def copy_(call: Call) -> int:
+    "Copy a value to another key, in this database or another."
+    source, key, *words = call.args[1:]
+    found = parse_options(words, {b"DB": Option("db", partial(_database, call)), b"REPLACE": Option("replace")})
+    target: Database = found.get("db", (b"", call.db))[1]
+    if target is call.db and source == key:
+        raise SAME_OBJECT
+    value = call.read(source)
+    if value is None or (target.find(key, call.now_ms) is not None and "replace" not in found):
+        return 0
+    _place(target, key, copy.copy(value), call.db.deadlines.get(source))
+    call.server.changed(target, key, "copy_to", 1)
+    return 1
+
+
+SAME_OBJECT: Final = Error("ERR source and destination objects are the same")
+INT32_MIN: Final = -2**31
+INT32_MAX: Final = 2**31 - 1
+
+
+def _database(call: Call, text: bytes) -> Database:
+    index = integer(text)
+    if not INT32_MIN <= index <= INT32_MAX:
+        raise Error(f"ERR value is out of range, value must between {INT32_MIN} and {INT32_MAX}")
+    if not 0 <= index < len(call.server.databases):
+        raise Error("ERR DB index is out of range")
+    return call.server.databases[index]
+
+
+# ---- which keys are there? ---------------------------------------------------------------------
+
+@command("keys", arity=2, flags="readonly", group="generic", since="1.0.0")
+def keys(call: Call) -> list[bytes]:
+    "All keys that match a pattern. Looks at every key, while everybody waits."
+    db, now_ms = call.db, call.now_ms
+    fits = _matcher(call.args[1])
+    call.touch(len(db))
+    return [key for key in db.values if fits(key) and not db.is_expired(key, now_ms)]
+
+
+def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
+    return (lambda key: True) if pattern == b"*" else partial(glob_match, pattern)
+
+
+def _positive(text: bytes) -> int:
+    number = integer(text)
+    if number < 1:
+        raise SYNTAX
+    return number
+
+
+SCAN_OPTIONS: Final = {
+    b"MATCH": Option("match", bytes),
+    b"COUNT": Option("count", _positive),
+    b"TYPE": Option("type", bytes.lower),
+}
+
+
+@command("scan", arity=-2, flags="readonly", group="generic", since="2.8.0")
+def scan(call: Call) -> list[Any]:
+    "Some of the keys, and the cursor to go on with: 0 at the end."
+    cursor = parse_cursor(call.args[1])
+    found = parse_options(call.args[2:], SCAN_OPTIONS)
+    count = found.get("count", (b"", 10))[1]
+    fits = _matcher(found.get("match", (b"", b"*"))[1])
+    kind = found["type"][1].decode("latin-1") if "type" in found else None
+    cursor, some = call.db.scan(cursor, count)
+    call.touch(len(some))
+    look = call.lookup if kind is None else call.read       # in Redis, too, TYPE makes hits of the keys it looks at
+    return [b"%d" % cursor, [key for key in some if fits(key) and _is_of(look(key), kind)]]
+
+
+def _is_of(value: Any, kind: str | None) -> bool:
+    return value is not None and kind in (None, type_name(value))
+
+
+def parse_cursor(text: bytes) -> int:
+    """Unsigned 64 bits, read by C's strtoul: nothing is 0, and -1 is the largest number."""
+    if not re.fullmatch(rb"([+-]?[0-9]{1,40})?", text):
+        raise INVALID_CURSOR
+    cursor = int(text or b"0")
+    if abs(cursor) > UINT64_MAX:
+        raise INVALID_CURSOR
+    return cursor & UINT64_MAX
+
+
+INVALID_CURSOR: Final = Error("ERR invalid cursor")
+
+
+@command("randomkey", arity=1, flags="readonly", group="generic", since="1.0.0")
+def randomkey(call: Call) -> bytes | None:
+    "Any key, each as likely as the others."
+    while (key := call.db.random_key(call.server.random)) is not None:
+        if call.lookup(key) is not None:
+            break                           # the others have expired: now they are gone, too
+    return key
+
+
+# ---- object: how a value is kept ---------------------------------------------------------------
+
+container("object", group="generic", since="2.2.3", summary="How the server keeps a value.")
+
+
+@command("object|encoding", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")
+def object_encoding(call: Call) -> bytes | None:
+    "The layout that Redis would choose for the value."
+    value = call.read(call.args[2])
+    return None if value is None else TYPES[type(value)].encoding(value).encode()
+
+
+@command("object|refcount", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")
+def object_refcount(call: Call) -> int | None:
+    "How many share the value: 1, but for the small integers, which Redis shares."
+    value = call.read(call.args[2])
+    if value is None:
+        return None
+    number = parse_int(value) if type(value) is bytes else None
+    return INT32_MAX if number is not None and 0 <= number < SHARED_INTEGERS else 1
+
+
+SHARED_INTEGERS: Final = 10_000
+
+
+@command("object|idletime", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")
+def object_idletime(call: Call) -> int | None:
+    "Seconds since the key was last used; 0 while nobody keeps count of it."
+    return None if call.read(call.args[2]) is None else 0
+
+
+@command("object|freq", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="4.0.0")
+def object_freq(call: Call) -> None:
+    "How often the key is used; counted under an LFU policy only."
+    if call.read(call.args[2]) is not None:
+        raise Error("ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
+                    "switching between policies at runtime LRU and LFU data will take some time to adjust.")
+
+
+@command("object|help", arity=2, flags="loading stale", group="generic", since="6.2.0")
+def object_help(call: Call) -> list[str]:
+    "What OBJECT can tell."
+    return help_lines(call.server.commands[b"object"])

@@ -1,0 +1,74 @@
+"""python -m kvref.lab open | normalise: the course, for those who read it and for those who write it.
+
+Interface:
+  - main(words)    the exit status: 0, or 1 with one sentence on standard error
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvref.lab import reader
+
+ABOUT = "The course that takes a Redis apart: open it to read and run it, normalise it after changing it."
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command."""
+    parser = _parser()
+    options, more = parser.parse_known_args(words)
+    if more and options.do is not _open:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    try:
+        return int(options.do(options, more))
+    except reader.LabError as error:
+        print(f"kvref.lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m kvref.lab", description=ABOUT)
+    commands = parser.add_subparsers(required=True, metavar="open | normalise")
+    opens = commands.add_parser(
+        "open", help="open the course in JupyterLab, in a folder of your own",
+        description="Copies the chapters that FOLDER lacks, without their outputs, and opens JupyterLab there. What "
+                    "you have written is never changed. Other options go to JupyterLab. Ctrl-C ends it.")
+    opens.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="default: my-course in the checkout")
+    opens.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
+    opens.add_argument("--port", type=int, help="of JupyterLab; default: 8888, or the next that is free")
+    opens.set_defaults(do=_open)
+    normal = commands.add_parser(
+        "normalise", help="execute notebooks and write them as they are committed",
+        description="Executes notebooks and writes them so that a diff shows what has changed and nothing else.")
+    normal.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of the course")
+    normal.add_argument("--check", action="store_true", help="change nothing; name the cells that are not normal")
+    normal.set_defaults(do=_normalise)
+    return parser
+
+
+def _open(options: argparse.Namespace, more: list[str]) -> int:
+    folder = options.folder or reader.default_copy()
+    print(reader.fill(folder), "Ctrl-C here ends JupyterLab.", flush=True)
+    reader.run_lab(folder, not options.no_browser, options.port, more)
+    return 0
+
+
+def _normalise(options: argparse.Namespace, _: list[str]) -> int:
+    from kvref.lab import normalise
+    paths = options.notebooks or normalise.course()
+    do, done = (normalise.check, "normal") if options.check else (normalise.rewrite, "executed and normalised")
+    problems = [problem for path in paths for problem in do(path)]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} {done}.")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

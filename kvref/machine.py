@@ -1,0 +1,298 @@
+"""The four ports on the real computer.
+
+Interface:
+  - Computer()          Ports on selectors, os, fork and one fsync thread
+  - RealClock, RealNetwork, RealDisk, RealProcesses   each of them alone
+
+Redis: anet.c and ae_epoll.c (network), rio.c and the system calls in rdb.c and aof.c (disk), bio.c (the
+fsync thread), fork in childinfo.c and rdb.c. Simpler here: one fsync thread, no priorities.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvref.ports import Disk, File, Job, OpenMode, Ports, Socket
+
+KEEPALIVE_S = 300           # seconds of silence before the kernel asks whether the peer still lives
+
+
+class RealClock:
+    def time_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def monotonic_us(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    def sleep(self, us: int) -> None:
+        time.sleep(us / 1e6)
+
+    tick = staticmethod(time.monotonic_ns)      # no layer in between: it is called after every command
+
+    def work(self, elements: int) -> None:
+        pass                                    # took the time it took
+
+
+def _address(name: Any) -> str:
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class RealNetwork:
+    """Non-blocking TCP, and a selector. `wake` writes to a socket that the selector watches."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._listeners: dict[Socket, socket.socket] = {}
+        self._woken = False
+        self._waker, self._awake = socket.socketpair()
+        for end in (self._waker, self._awake):
+            end.setblocking(False)
+        self._selector.register(self._awake.fileno(), selectors.EVENT_READ)
+
+    def adopt(self, listener: socket.socket) -> Socket:
+        """Take over a listening socket that somebody else has opened."""
+        listener.setblocking(False)
+        self._listeners[listener.fileno()] = listener
+        return listener.fileno()
+
+    def listen(self, host: str, port: int, backlog: int) -> Socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address = {"*": "0.0.0.0", "::*": "::"}.get(host, host)
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address, port))
+            listener.listen(backlog)
+        except OSError:
+            listener.close()
+            raise
+        return self.adopt(listener)
+
+    def accept(self, listener: Socket) -> Socket | None:
+        try:
+            sock, _ = self._listeners[listener].accept()
+        except BlockingIOError:
+            return None
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock.detach()
+
+    def addresses(self, sock: Socket) -> tuple[str, str]:
+        known = socket.socket(fileno=sock)
+        try:
+            return _address(known.getpeername()), _address(known.getsockname())
+        except OSError:
+            return "?:0", "?:0"
+        finally:
+            known.detach()
+
+    def recv(self, sock: Socket, limit: int) -> bytes | None:
+        try:
+            return os.read(sock, limit)
+        except BlockingIOError:
+            return None
+
+    def send(self, sock: Socket, data: bytes | memoryview) -> int:
+        try:
+            return os.write(sock, data)
+        except BlockingIOError:
+            return 0
+
+    def close(self, sock: Socket) -> None:
+        listener = self._listeners.pop(sock, None)
+        if listener:
+            listener.close()
+        else:
+            os.close(sock)
+
+    def watch(self, sock: Socket, read: bool, write: bool) -> None:
+        events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
+        known = sock in self._selector.get_map()
+        if not events:
+            if known:
+                self._selector.unregister(sock)
+        elif known:
+            self._selector.modify(sock, events)
+        else:
+            self._selector.register(sock, events)
+
+    def poll(self, timeout_us: int | None) -> list[tuple[Socket, int]]:
+        # selectors.EVENT_READ and EVENT_WRITE have the values of READABLE and WRITABLE.
+        events = self._selector.select(None if timeout_us is None else timeout_us / 1e6)
+        ready = [(key.fd, mask) for key, mask in events]
+        if self._woken:
+            self._woken = False
+            self._awake.recv(4096)
+            ready = [pair for pair in ready if pair[0] != self._awake.fileno()]
+        return ready
+
+    def wake(self) -> None:
+        self._woken = True
+        try:
+            self._waker.send(b"!")
+        except BlockingIOError:
+            pass                            # so full that poll returns anyway
+
+    def stop(self) -> None:
+        """Give the descriptors back, for a process that goes on without this network."""
+        self._selector.close()
+        self._waker.close()
+        self._awake.close()
+
+
+class RealDisk:
+    """System calls on file descriptors, nothing buffered in between."""
+
+    _FLAGS = {"r": os.O_RDONLY, "w": os.O_RDWR | os.O_CREAT | os.O_TRUNC, "a": os.O_RDWR | os.O_CREAT | os.O_APPEND}
+
+    def open(self, path: str, mode: OpenMode) -> File:
+        return os.open(path, self._FLAGS[mode] | os.O_CLOEXEC, 0o644)
+
+    def read(self, file: File, size: int) -> bytes:
+        return os.read(file, size)
+
+    def write(self, file: File, data: bytes) -> int:
+        return os.write(file, data)
+
+    def size(self, file: File) -> int:
+        return os.fstat(file).st_size
+
+    def fsync(self, file: File) -> None:
+        os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
+
+    def truncate(self, file: File, size: int) -> None:
+        os.ftruncate(file, size)
+
+    def close(self, file: File) -> None:
+        os.close(file)
+
+    def rename(self, old: str, new: str) -> None:
+        os.replace(old, new)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path, 0o755)
+
+    def fsync_dir(self, path: str) -> None:
+        directory = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def list(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+
+@dataclass
+class _Job:
+    file: File
+    done: bool = False
+    error: OSError | None = None
+
+
+class RealProcesses:
+    """Children by fork, signals by a handler that only takes a note, fsync on one thread."""
+
+    def __init__(self, network: RealNetwork, disk: RealDisk) -> None:
+        self.pid = os.getpid()
+        self._network, self._disk = network, disk
+        self._children: set[int] = set()
+        self._signals: list[str] = []
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def memory(self) -> int:
+        try:
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * resource.getpagesize()
+        except OSError:                     # no /proc (macOS): the largest size so far has to do
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak if sys.platform == "darwin" else peak * 1024
+
+    def fork(self, work: Callable[[Disk], None]) -> int:
+        pid = os.fork()
+        if pid:
+            self._children.add(pid)
+            return pid
+        status = 1
+        try:
+            work(self._disk)
+            status = 0
+        finally:
+            os._exit(status)                # nothing of the parent's is cleaned up here
+
+    def reap(self) -> list[tuple[int, int]]:
+        ended = []
+        for pid in sorted(self._children):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                self._children.remove(pid)
+                ended.append((pid, os.waitstatus_to_exitcode(status)))
+        return ended
+
+    def kill(self, pid: int) -> None:
+        if pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+
+    def fsync_in_background(self, file: File) -> Job:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._sync, name="fsync", daemon=True)
+            self._thread.start()
+        job = _Job(file)
+        self._jobs.put(job)
+        return job
+
+    def _sync(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                self._disk.fsync(job.file)
+            except OSError as error:
+                job.error = error
+            job.done = True
+            self._network.wake()
+
+    def catch_signals(self) -> None:
+        """From now on SIGTERM and SIGINT are noted for `signals`. Only in the main thread of a process of our own."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        name = signal.Signals(number).name
+        if name == "SIGINT" and "SIGINT" in self._signals:
+            os._exit(1)                     # asked twice: at once. Redis does the same
+        self._signals.append(name)
+        self._network.wake()
+
+    def signals(self) -> list[str]:
+        noted, self._signals = self._signals, []
+        return noted
+
+
+class Computer(Ports):
+    """The computer that this process runs on."""
+
+    network: RealNetwork
+    processes: RealProcesses
+
+    def __init__(self) -> None:
+        network, disk = RealNetwork(), RealDisk()
+        super().__init__(RealClock(), network, disk, RealProcesses(network, disk))

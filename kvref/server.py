@@ -1,0 +1,513 @@
+"""The server: what happens between a request and its reply.
+
+    poll -> Client.on_readable -> RequestParser -> execute
+         -> handler(Call) returns a value -> the reply is appended to the client's output
+         -> changed, propagate: the effect goes to those who keep a log
+    before_sleep: expire a little -> flush the log -> send the replies -> free what is closed
+    -> poll
+
+**The log is flushed before a reply is sent.** Every send happens in before_sleep, after the flush.
+
+Interface:
+  - Server(ports, config, random, log)   one server on one computer, real or simulated
+  - start(listeners), run(), shutdown()  its life
+  - execute(client, requests)            run a pipeline
+  - changed, feeds                       what follows from a write
+
+Redis: server.c (processCommand, call, propagateNow, beforeSleep, serverCron). Simpler here: what needs no check but
+the number of its arguments is found in one lookup and run at once; everything else passes `admit` first.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import kvref.commands  # noqa: F401  (fills the command table)
+from kvref.client import Client, Limit
+from kvref.command_table import Call, Command, rows, table
+from kvref.database import Database
+from kvref.eventloop import EventLoop
+from kvref.expire import ActiveExpiry
+from kvref.ports import Ports, Socket
+from kvref.quoting import monitor_line, text
+from kvref.resp import HEADS, HEADS_MAX, OK, Error, Request, RequestParser, encode
+from kvref.stats import Rate, SlowCall, SlowLog, Stats
+
+if TYPE_CHECKING:
+    from kvref.config import Config
+
+ACCEPTS_PER_TURN = 1000
+REFRESH_US = 1000                   # a cached wall clock is never older than this, and one command
+SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_*
+UNKNOWN_SHOWN = 128                 # characters of an unknown command's arguments
+NEVER_NS = 2**62
+
+PROTECTED = (
+    "DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
+    "default user. In this mode connections are only accepted from the loopback interface. If you want to connect "
+    "from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode "
+    "sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the "
+    "same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do "
+    "so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode "
+    "by editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the "
+    "server. 3) If you started the server manually just for testing, restart it with the '--protected-mode no' "
+    "option. 4) Setup a an authentication password for the default user. NOTE: You only need to do one of the above "
+    "things in order for the server to start accepting connections from the outside.")
+
+
+class Server:
+    """One Redis. Nothing here is global: two of them live side by side in one process."""
+
+    def __init__(self, ports: Ports, config: Config, random: Random, log: Callable[[str, str], None]) -> None:
+        self.ports: Ports = ports
+        self.clock, self.network = ports.clock, ports.network
+        self.disk, self.processes = ports.disk, ports.processes
+        self.config: Config = config
+        self.random: Random = random
+        self.log = log                                          # (level ". - * #", text)
+        self.loop = EventLoop(ports.clock, ports.network)
+        self.loop.before_sleep = self.before_sleep
+        self.loop.after_sleep = self.update_time
+        self.run_id: str = f"{random.getrandbits(160):040x}"
+        self.started_us: int = ports.clock.monotonic_us()
+        self.now_us: int = 0                                    # monotonic, cached
+        self.now_ms: int = 0                                    # wall clock, cached
+        self._refresh_at_ns: int = 0
+        self.update_time()
+        self.commands: dict[bytes, Command] = table()
+        self._plain = {name: row for name, row in self.commands.items() if row.is_plain and row.handler}
+        self.databases: list[Database] = [Database(i, self.on_expired) for i in range(config.databases)]
+        self.dirty: int = 0                                     # changes since the last save
+        self.expiry: ActiveExpiry = ActiveExpiry(self)
+        # Those who get every effect: (index of the database, command). Never replaced, only changed in place.
+        self.feeds: list[Callable[[int, Sequence[bytes]], None]] = []
+        self.listeners: list[Socket] = []
+        self.clients: dict[int, Client] = {}
+        self.monitors: list[Client] = []                        # never replaced either
+        self.call: Call = Call(self)                            # what the handlers see, one command after another
+        self.limits: dict[str, Limit | None] = {}               # client-output-buffer-limit by class; None: no limit
+        self.parser: RequestParser = self.new_parser()          # lent to every client that has nothing of its own
+        self.to_flush: list[Client] = []
+        self.to_close: list[Client] = []
+        self._last_client_id: int = 0
+        self._cron_ids: list[int] = []                          # clients that the cron has yet to look at
+        self.stats: Stats = Stats()
+        self.slowlog: SlowLog = SlowLog()
+        self._slow_ns: int = 0                                  # a call that took so long enters the slow log
+        self.command_rate: Rate = Rate()
+        self.input_rate: Rate = Rate()
+        self.output_rate: Rate = Rate()
+        self._sampled_us: int = self.now_us
+        self.stopped: bool = False
+        self.follow_config()
+
+    def __repr__(self) -> str:
+        keys = sum(map(len, self.databases))
+        return f"<Server port {self.config.port}: {keys} keys, {len(self.clients)} clients>"
+
+    # ---- its life
+
+    def start(self, listeners: Sequence[Socket] = ()) -> None:
+        """Listen on every `bind` address (or on the given sockets) and start the timers.
+
+        Raises OSError, with a sentence as its text, where an address cannot be had.
+        """
+        self._open(list(listeners) or self._listen())
+        self.loop.add_timer(1, self.server_cron)
+        self.log("*", "Ready to accept connections")
+
+    def _open(self, listeners: list[Socket]) -> None:
+        self.listeners = listeners
+        for listener in listeners:
+            self.loop.watch(listener, Door(self, listener))
+
+    def _listen_anew(self, complaint: str) -> None:
+        """CONFIG SET port or bind: close the doors and open the new ones; ValueError(complaint) if that fails."""
+        for old in self.listeners:
+            self._hang_up(old)
+        self.listeners = []
+        try:
+            self._open(self._listen())
+        except OSError as error:
+            self.log("#", str(error.strerror))
+            raise ValueError(complaint) from None
+
+    def _hang_up(self, sock: Socket) -> None:
+        self.loop.forget(sock)
+        self.network.close(sock)
+
+    def _listen(self) -> list[Socket]:
+        """Sockets on every `bind` address that this computer has. Redis: listenToPort."""
+        if not self.config.port:
+            return []
+        found = []
+        for address in self.config.bind:
+            host = address.removeprefix("-")
+            try:
+                found.append(self.network.listen(host, self.config.port, self.config.tcp_backlog))
+            except OSError as error:
+                if error.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT) or (
+                        address != host and error.errno == errno.EADDRNOTAVAIL):
+                    continue                        # "-::1": take it where the computer has it
+                for listener in found:
+                    self.network.close(listener)
+                raise OSError(error.errno, f"Could not create server TCP listening socket "
+                              f"{host}:{self.config.port}: bind: {error.strerror}") from None
+        if not found:
+            raise OSError(errno.EADDRNOTAVAIL, f"Failed listening on port {self.config.port} (TCP), aborting.")
+        return found
+
+    def run(self) -> None:
+        """Serve until `shutdown`."""
+        if not self.stopped:
+            self.loop.run()
+
+    def shutdown(self) -> None:
+        """End: no more turns, every socket closed. Redis: prepareForShutdown."""
+        if self.stopped:
+            return
+        self.stopped = True
+        self.log("#", "User requested shutdown...")
+        for sock in [*self.listeners, *(client.sock for client in self.clients.values())]:
+            self._hang_up(sock)
+        self.clients.clear()
+        self.listeners.clear()
+        self.loop.stop()
+        self.log("#", "Redis is now ready to exit, bye bye...")
+
+    def follow_config(self) -> None:
+        """Keep what is derived from directives in step with CONFIG SET."""
+        def slowlog() -> None:
+            limit = self.config.slowlog_log_slower_than
+            self._slow_ns = NEVER_NS if limit < 0 else limit * 1000
+
+        def limits() -> None:
+            given = self.config.client_output_buffer_limit
+            self.limits = {kind: limit if any(limit) else None for kind, limit in given.items()}
+
+        def max_bulk() -> None:
+            for parser in (self.parser, *(client.parser for client in self.clients.values())):
+                if parser:
+                    parser.max_bulk = self.config.proto_max_bulk_len
+
+        slowlog()
+        limits()
+        self.config.on_change("proto-max-bulk-len", max_bulk)
+        self.config.on_change("port", partial(self._listen_anew, "Unable to listen on this port. Check server logs."))
+        self.config.on_change("bind", partial(self._listen_anew, "Failed to bind to specified addresses."))
+        self.config.on_change("dir", lambda: self.disk.list(self.config.dir))
+        self.config.on_change("slowlog-log-slower-than", slowlog)
+        self.config.on_change("client-output-buffer-limit", limits)
+
+    def path(self, name: str) -> str:
+        """A file of this server: `name` in the directory `dir`."""
+        return name if name.startswith("/") else f"{self.config.dir.rstrip('/')}/{name}"
+
+    # ---- connections
+
+    def new_parser(self) -> RequestParser:
+        return RequestParser(self.config.proto_max_bulk_len)
+
+    def accept(self, listener: Socket) -> None:
+        """Welcome whoever waits at the door."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                visitor = self.network.accept(listener)
+            except OSError as error:
+                self.log("#", f"Accepting client connection: {error.strerror}")
+                return
+            if visitor is None:
+                return
+            self._welcome(visitor)
+
+    def _welcome(self, sock: Socket) -> None:
+        refusal = self._refusal(sock)
+        if refusal:
+            self.stats.rejected_connections += 1
+            try:
+                self.network.send(sock, encode(Error(refusal)))
+            except OSError:
+                pass                                # told or not, it goes
+            self.network.close(sock)
+            return
+        self.stats.total_connections_received += 1
+        self._last_client_id += 1
+        client = self.clients[self._last_client_id] = Client(self, sock, self._last_client_id)
+        self.loop.watch(sock, client)
+        if self.loop.observers:
+            self.loop.emit("accept", self.now_us, client.id, client.peer)
+
+    def _refusal(self, sock: Socket) -> str | None:
+        if len(self.clients) >= self.config.maxclients:
+            return "ERR max number of clients reached"
+        if self.config.protected_mode and not self.config.requirepass:
+            peer, _ = self.network.addresses(sock)
+            return None if is_loopback(peer) else PROTECTED
+        return None
+
+    def free(self, client: Client) -> None:
+        """The end of a connection."""
+        if self.clients.pop(client.id, None) is None:
+            return
+        if client.monitor:
+            self.monitors.remove(client)
+        if self.loop.observers:
+            self.loop.emit("close", self.clock.monotonic_us(), client.id, client.peer)
+        self._hang_up(client.sock)
+
+    # ---- a request
+
+    def plain_for(self, client: Client) -> dict[bytes, Command]:
+        """What this client may call without a further look: everything plain, or nothing."""
+        return self._plain if client.authenticated else {}
+
+    def execute(self, client: Client, requests: list[Request]) -> None:
+        """Run requests of one client in order. Redis: processCommand and call().
+
+        The hot path. A plain command with the right number of words costs one lookup and one call; each reply
+        is encoded before the next command runs; what rarely follows from a command stands in `conclude`.
+        """
+        call, output, tick = self.call, client.output, self.clock.tick
+        call.client, call.db, call.now_ms = client, client.db, self.now_ms
+        feeds, monitors, observers, slow_ns = self.feeds, self.monitors, self.loop.observers, self._slow_ns
+        plain, limited, special = self.plain_for(client), self.limits[client.kind] is not None, False
+        started_ns = self.clock.monotonic_us() * 1000
+        done = size = 0
+        for args in requests:
+            command = plain.get(args[0])
+            count = len(args)
+            if command is None or count != command.arity and (command.arity > 0 or count < -command.arity):
+                command = self.admit(client, args)
+                if command is None:
+                    continue
+                special = True
+            call.args = args
+            dirty = self.dirty
+            try:
+                reply = command.handler(call)               # type: ignore[misc]
+            except Error as error:
+                reply = error
+            kind = type(reply)
+            if kind is bytes:
+                length = len(reply)
+                data = (HEADS[length] if length < HEADS_MAX else b"$%d\r\n" % length) + reply + b"\r\n"
+            elif reply is OK:
+                data = b"+OK\r\n"
+            else:
+                data = encode(reply, client.resp)
+            output.append(data)
+            size += len(data)
+            done += 1
+            now_ns = tick()
+            took_ns = now_ns - started_ns
+            command.calls += 1
+            command.nsec += took_ns
+            if feeds or monitors or observers or kind is Error or took_ns >= slow_ns:
+                self.conclude(call, command, reply, started_ns, took_ns, self.dirty != dirty)
+            started_ns = now_ns
+            if now_ns >= self._refresh_at_ns:
+                self.update_time()
+                call.now_ms = self.now_ms
+            if special:                                     # it may have ended or changed the connection
+                if client.close_after_reply or client.closed or self.stopped:
+                    break
+                plain, limited, special = self.plain_for(client), self.limits[client.kind] is not None, False
+            if limited and client.check_limit(size):
+                break
+        client.last_command = command or client.last_command
+        self.stats.total_commands_processed += done
+        client.output_size += size
+        client.queue()
+
+    def admit(self, client: Client, args: Request) -> Command | None:
+        """Find a command and check whether it may run now; None: no, and the client has been told why.
+
+        Redis: processCommand.
+        """
+        try:
+            command = client.last_command = self.find_command(args)
+            self.check(client, command, args)
+            return command
+        except Error as refusal:
+            self.count_error(refusal)
+            client.reply(refusal)
+            return None
+
+    def check(self, client: Client, command: Command, args: Request) -> None:
+        """Raise the Error that keeps this command from running."""
+        refusal = None
+        if not command.accepts(len(args)):
+            refusal = f"ERR wrong number of arguments for '{command.name}' command"
+        elif not client.authenticated and "no_auth" not in command.flags:
+            refusal = "NOAUTH Authentication required."
+        if refusal:
+            command.rejected += 1
+            raise Error(refusal)
+
+    def find_command(self, args: Request) -> Command:
+        """The command, or the subcommand, that the first words name in any case. Redis: lookupCommand."""
+        command = self.commands.get(args[0].lower())
+        if command is None:
+            raise Error(f"ERR unknown command '{text(args[0][:128])}', with args beginning with: {_beginning(args)}")
+        if not command.subcommands or len(args) < 2:
+            return command
+        found = command.subcommands.get(args[1].lower())
+        if found is None:
+            raise Error(f"ERR unknown subcommand '{text(args[1][:128])}'. Try {command.name.upper()} HELP.")
+        return found
+
+    def conclude(self, call: Call, command: Command, reply: Any, started_ns: int, took_ns: int, wrote: bool) -> None:
+        """What follows from a call for those who watch: statistics, slow log, monitors, observers, the log."""
+        if type(reply) is Error:
+            command.failed += 1
+            self.count_error(reply)
+        if took_ns >= self._slow_ns:
+            self.remember_slow(call, command, took_ns // 1000)
+        if self.monitors:
+            self.feed_monitors(call, command)
+        if self.loop.observers:
+            self.loop.emit("command", started_ns // 1000, call.client.id, command.name)
+        if wrote or call.effects is not None:
+            self.propagate(call)
+
+    # ---- what follows from a call
+
+    def changed(self, database: Database, key: bytes, event: str, n: int = 1) -> None:
+        """A key has changed. The one place for what follows: so far, the count for save points."""
+        self.dirty += n
+
+    def propagate(self, call: Call) -> None:
+        """Hand the effects of a call to those who keep a log; without any, the command as it was sent."""
+        effects, call.effects = call.effects, None
+        for effect in ((call.args,) if effects is None else effects):
+            self.feed(call.db, effect)
+
+    def feed(self, database: Database, effect: Sequence[bytes]) -> None:
+        for feed in self.feeds:
+            feed(database.index, effect)
+
+    def on_expired(self, database: Database, key: bytes) -> None:
+        """Delete a key whose time is over; the log hears of it as DEL. Redis: deleteExpiredKeyAndPropagate."""
+        database.delete(key)
+        self.stats.expired_keys += 1
+        self.changed(database, key, "expired", 0)
+        self.feed(database, (b"DEL", key))
+
+    def count_error(self, error: Error) -> None:
+        error.__traceback__ = error.__context__ = None      # shared errors must not keep old frames alive
+        self.stats.total_error_replies += 1
+        self.stats.errors[error.code] = self.stats.errors.get(error.code, 0) + 1
+
+    def remember_slow(self, call: Call, command: Command, took_us: int) -> None:
+        """Make an entry in the slow log."""
+        if "skip_slowlog" not in command.flags:
+            self.slowlog.add(SlowCall(0, self.clock.time_us() // 1_000_000, took_us, call.args,
+                                      call.client.peer, call.client.name), self.config.slowlog_max_len)
+
+    def feed_monitors(self, call: Call, command: Command) -> None:
+        """Show a command to the clients in MONITOR mode. Redis: replicationFeedMonitors."""
+        if command.flags & {"skip_monitor", "admin"}:
+            return
+        line = encode(monitor_line(self.clock.time_us(), call.db.index, call.client.peer, call.args))
+        for monitor in self.monitors:
+            monitor.append(line)
+
+    # ---- around the sleep
+
+    def update_time(self) -> None:
+        """Look at both clocks. Commands use what is cached here. Redis: updateCachedTime."""
+        self.now_us = self.clock.monotonic_us()
+        self.now_ms = self.clock.time_us() // 1000
+        self._refresh_at_ns = (self.now_us + REFRESH_US) * 1000
+
+    def before_sleep(self) -> None:
+        """All that must be done before the loop waits, in this order. Redis: beforeSleep."""
+        self.expiry.fast_cycle()
+        self.send_replies()
+        self.free_closed()
+
+    def send_replies(self) -> None:
+        """The only place that sends: once a turn for each client with something to say."""
+        waiting, self.to_flush = self.to_flush, []
+        for client in waiting:
+            client.flush()
+
+    def free_closed(self) -> None:
+        closed, self.to_close = self.to_close, []
+        for client in closed:
+            self.free(client)
+
+    # ---- every now and then
+
+    def server_cron(self) -> int:
+        """Ten times a second (`hz`): signals, expiry, idle clients, samples. Redis: serverCron."""
+        self.update_time()
+        signals = self.processes.signals()
+        if signals:
+            self.log("#", f"Received {signals[0]} scheduling shutdown...")
+            self.shutdown()
+            return 1000
+        self.expiry.slow_cycle()
+        self.clients_cron()
+        if self.now_us - self._sampled_us >= SAMPLE_US:
+            self.track_rates()
+        return 1000 // int(self.config.hz)
+
+    def clients_cron(self) -> None:
+        """Look at some clients, so that each is seen once a second: idle for too long, or not reading."""
+        count = max(5, len(self.clients) // self.config.hz)
+        idle_us = self.config.timeout * 1_000_000
+        for _ in range(min(count, len(self.clients))):
+            if not self._cron_ids:
+                self._cron_ids = list(self.clients)
+            client = self.clients.get(self._cron_ids.pop())
+            if client is None:
+                continue
+            client.check_limit()
+            if idle_us and self.now_us - client.last_us > idle_us and client.kind == "normal" and not client.monitor:
+                self.log(".", "Closing idle client")
+                client.close_soon()
+
+    def track_rates(self) -> None:
+        self._sampled_us = self.now_us
+        self.command_rate.track(self.stats.total_commands_processed, self.now_us)
+        self.input_rate.track(self.stats.total_net_input_bytes, self.now_us)
+        self.output_rate.track(self.stats.total_net_output_bytes, self.now_us)
+
+    def reset_stats(self) -> None:
+        """CONFIG RESETSTAT."""
+        self.stats = Stats()
+        for command in rows(self.commands):
+            command.calls = command.nsec = command.rejected = command.failed = 0
+
+
+class Door:
+    """A listening socket, for the loop."""
+
+    def __init__(self, server: Server, listener: Socket) -> None:
+        self.server, self.listener = server, listener
+
+    def on_readable(self) -> None:
+        self.server.accept(self.listener)
+
+    def on_writable(self) -> None:
+        pass                                        # nobody writes to a door
+
+
+def is_loopback(peer: str) -> bool:
+    return peer.startswith(("127.", "::1:", "[::1]:"))
+
+
+def _beginning(args: Request) -> str:
+    """The arguments in quotes, cut at 128 characters, as the error for an unknown command shows them."""
+    shown = ""
+    for arg in args[1:]:
+        if len(shown) >= UNKNOWN_SHOWN:
+            break
+        shown += f"'{text(arg[:UNKNOWN_SHOWN - len(shown)])}' "
+    return shown
+

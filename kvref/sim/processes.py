@@ -1,0 +1,207 @@
+"""What a server asks of its operating system besides files and sockets: children, a background fsync, signals.
+
+A forked child sees the memory of the instant of the fork and works beside its parent. Here its work is done
+at once, on a copy of the disk that keeps the calls; then the calls are made again on the real disk, one step
+after the other while virtual time passes. So the bytes are those of the fork, and a crash can fall between
+any two steps.
+
+Interface:
+  - Processes       the Processes port
+  - deliver(name)   somebody sends a signal: "SIGTERM"
+  - children        pids that still run
+  - measure         a function that answers `memory()`
+
+Redis: fork in rdb.c and aof.c, bio.c's fsync thread, wait3 in server.c's checkChildrenDone.
+
+Simpler than there: a child cannot react to an error of the real disk; it ends with status 1.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from kvref import ports
+from kvref.sim.clock import Clock
+from kvref.sim.disk import Disk, File
+from kvref.sim.errors import failure
+
+KILLED = -9
+RESIDENT = 8 * 1024 * 1024          # memory of a server that holds nothing
+STEPS = ("open", "write", "truncate", "fsync", "close", "rename", "unlink", "mkdir", "fsync_dir")
+
+
+@dataclass
+class Job:
+    """A background fsync."""
+
+    file: File
+    done: bool = False
+    error: OSError | None = None
+
+
+class Recorder:
+    """The disk that a child is given: a copy, and a list of the calls that changed it."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk.copy()
+        self.calls: list[tuple[str, tuple[Any, ...], Any]] = []     # method, arguments, result
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            result = getattr(self._disk, name)(*args)
+            if name in STEPS:
+                self.calls.append((name, tuple(map(_frozen, args)), result))
+            return result
+        return call
+
+    def run(self, work: Callable[[ports.Disk], None]) -> int:
+        """The status with which a process ends that does this."""
+        try:
+            work(cast(ports.Disk, self))
+        except Exception:       # as in a process of its own: whatever it is, only the child dies of it
+            return 1
+        return 0
+
+
+def _frozen(arg: Any) -> Any:
+    """A buffer may change after the fork; what the child wrote may not."""
+    return bytes(arg) if isinstance(arg, (bytearray, memoryview)) else arg
+
+
+@dataclass
+class Child:
+    """Steps that are still to be made on the real disk."""
+
+    pid: int
+    calls: list[tuple[str, tuple[Any, ...], Any]]
+    status: int
+    at: int = 0
+    files: dict[int, Any] = field(default_factory=dict)     # id of a file on the copy -> the one on the real disk
+
+    def step(self, disk: Disk) -> None:
+        name, args, result = self.calls[self.at]
+        self.at += 1
+        answer = getattr(disk, name)(*[self.files.get(id(arg), arg) for arg in args])
+        if name == "open":
+            self.files[id(result)] = answer
+
+    def __repr__(self) -> str:
+        return f"<child {self.pid}: {self.at} of {len(self.calls)} steps done>"
+
+
+class Processes:
+    """The Processes port for one server process."""
+
+    def __init__(self, clock: Clock, disk: Disk, wake: Callable[[], None], pids: Iterator[int] | None = None,
+                 step_us: int = 100) -> None:
+        """`step_us`: how long a child takes for each call of its disk, besides what the disk takes."""
+        self._clock = clock
+        self._disk = disk
+        self._at_once = disk.instantly()        # children and the fsync thread keep the time themselves
+        self._wake = wake
+        self._pids = pids or itertools.count(100)
+        self.pid = next(self._pids)
+        self.step_us = step_us
+        self.measure: Callable[[], int] = lambda: RESIDENT
+        self.children: dict[int, Child] = {}
+        self._ended: list[tuple[int, int]] = []
+        self._jobs: list[Job] = []
+        self._signals: list[str] = []
+
+    def memory(self) -> int:
+        return self.measure()
+
+    # Children
+
+    def fork(self, work: Callable[[ports.Disk], None]) -> int:
+        recorder = Recorder(self._disk)
+        status = recorder.run(work)
+        child = Child(next(self._pids), recorder.calls, status)
+        self.children[child.pid] = child
+        self._schedule(child)
+        return child.pid
+
+    def reap(self) -> list[tuple[int, int]]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def kill(self, pid: int) -> None:
+        if pid not in self.children:
+            raise failure(errno.ESRCH)
+        self._end(pid, KILLED)
+
+    def _schedule(self, child: Child) -> None:
+        name = child.calls[child.at][0] if child.at < len(child.calls) else "exit"
+        self._clock.after(self.step_us + self._disk.latency_us.get(name, 0), lambda: self._step(child))
+
+    def _step(self, child: Child) -> None:
+        if child.pid not in self.children:          # killed meanwhile
+            return
+        if child.at == len(child.calls):
+            self._end(child.pid, child.status)
+            return
+        try:
+            child.step(self._at_once)
+        except OSError:
+            self._end(child.pid, 1)
+        else:
+            self._schedule(child)
+
+    def _end(self, pid: int, status: int) -> None:
+        del self.children[pid]
+        self._ended.append((pid, status))
+
+    # The background fsync
+
+    def fsync_in_background(self, file: ports.File) -> Job:
+        job = Job(file)
+        self._jobs.append(job)
+        if len(self._jobs) == 1:
+            self._begin(job)
+        return job
+
+    def _begin(self, job: Job) -> None:
+        """It covers what is written now; what comes while it runs is the next one's."""
+        try:
+            begun = self._disk.begin_fsync(job.file)
+        except OSError as error:
+            job.error = error
+            self._clock.after(0, lambda: self._finish(job))
+        else:
+            self._clock.after(self._disk.latency_us["fsync"], lambda: self._sync(job, begun))
+
+    def _sync(self, job: Job, begun: tuple[int, int]) -> None:
+        try:
+            self._disk.end_fsync(begun)
+        except OSError as error:
+            job.error = error
+        self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        job.done = True
+        self._jobs.remove(job)
+        self._wake()
+        if self._jobs:
+            self._begin(self._jobs[0])
+
+    # Signals
+
+    def deliver(self, name: str) -> None:
+        """Send this process a signal."""
+        self._signals.append(name)
+        self._wake()
+
+    def signals(self) -> list[str]:
+        signals, self._signals = self._signals, []
+        return signals
+
+    def has_news(self) -> bool:
+        """Whether something waits here until the server looks: its next cron will."""
+        return bool(self._ended or self._signals)
+
+    def __repr__(self) -> str:
+        return f"<process {self.pid}, children: {list(self.children.values())}>"

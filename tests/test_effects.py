@@ -1,0 +1,241 @@
+"""What follows from a command: the effect in the log (Call.log_as), changes, hits, cost.
+
+Redis's append-only file is the witness for the effects.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from kvref.lab.cli import split_args
+from tests import golden, record
+from tests.conftest import Machine
+
+SETUP = ("FLUSHALL", "MSET k v n 10", "SET d v EX 1000", "SET gone v PXAT 1")
+
+# A command on the keys of SETUP, and what the log gets of it. "now+100s" is an instant in ms. "gone" has expired.
+EFFECTS = """
+    SET k w                         SET k w
+    set k w nx                      -
+    SET x w nx                      SET x w nx
+    SET k w EX 100                  SET k w PXAT now+100s
+    SET k w PX 100000 XX            SET k w PXAT now+100s
+    SET k w EXAT 32503680000        SET k w PXAT 32503680000000
+    set k w pxat 32503680000000 GET SET k w PXAT 32503680000000
+    SET k w GET                     SET k w
+    SET k w get XX gEt              SET k w XX
+    SET d w KEEPTTL                 SET d w KEEPTTL
+    SET d w GET KEEPTTL             SET d w KEEPTTL
+    SET x w XX GET                  -
+    SET get get GET                 SET get get
+    SET k w PXAT 1                  SET k w PXAT 1
+    SETNX x w                       SETNX x w
+    SETNX k w                       -
+    SETEX k 100 w                   SET k w PXAT now+100s
+    PSETEX k 100000 w               SET k w PXAT now+100s
+    SETEX k 0 w                     -
+    GETSET k w                      SET k w
+    GETSET x w                      SET x w
+    GETDEL k                        DEL k
+    GETDEL x                        -
+    GETEX k                         -
+    GETEX k EX 100                  PEXPIREAT k now+100s
+    GETEX k PXAT 32503680000000     PEXPIREAT k 32503680000000
+    GETEX k EXAT 1                  DEL k
+    GETEX d PERSIST                 PERSIST d
+    GETEX k PERSIST                 -
+    GETEX x EX 100                  -
+    MSET a 1 b 2                    MSET a 1 b 2
+    MSETNX a 1 b 2                  MSETNX a 1 b 2
+    MSETNX k 1 b 2                  -
+    APPEND k w                      APPEND k w
+    SETRANGE k 3 w                  SETRANGE k 3 w
+    SETRANGE k 3 ""                 -
+    incr n                          incr n
+    DECRBY n 3                      DECRBY n 3
+    INCR k                          -
+    INCRBYFLOAT n 0.1               SET n 10.1 KEEPTTL
+    INCRBYFLOAT x 1e3               SET x 1000 KEEPTTL
+    INCRBYFLOAT k 1                 -
+    DEL k x n                       DEL k x n
+    UNLINK k                        UNLINK k
+    DEL x                           -
+    EXPIRE k 100                    PEXPIREAT k now+100s
+    PEXPIRE k 100000 NX             PEXPIREAT k now+100s NX
+    EXPIREAT k 32503680000          PEXPIREAT k 32503680000000
+    pexpireat k 32503680000000 gt   -
+    pexpireat k 32503680000000 lt   pexpireat k 32503680000000 lt
+    EXPIRE k 100 XX                 -
+    EXPIRE k 0                      DEL k
+    EXPIRE k -1 NX                  DEL k
+    PEXPIREAT k 1                   DEL k
+    EXPIRE x 100                    -
+    PERSIST d                       PERSIST d
+    PERSIST k                       -
+    RENAME k new                    RENAME k new
+    RENAME k k                      -
+    RENAMENX k n                    -
+    COPY d new                      COPY d new
+    COPY d k                        -
+    COPY d k DB 1 REPLACE           COPY d k DB 1 REPLACE
+    MOVE d 1                        MOVE d 1
+    MOVE x 1                        -
+    GET k                           -
+    GET gone                        DEL gone
+    EXISTS gone gone                DEL gone
+    SET gone w                      DEL gone ; SET gone w
+    SET gone w KEEPTTL              DEL gone ; SET gone w KEEPTTL
+    SET gone w EX 100               DEL gone ; SET gone w PXAT now+100s
+    GETSET gone w                   DEL gone ; SET gone w
+    MSET gone w                     DEL gone ; MSET gone w
+    APPEND gone w                   DEL gone ; APPEND gone w
+    INCR gone                       DEL gone ; INCR gone
+    EXPIRE gone 100                 DEL gone
+    DEL gone                        DEL gone
+    RENAME k gone                   DEL gone ; RENAME k gone
+    COPY k gone                     DEL gone ; COPY k gone
+    KEYS *                          -
+    SCAN 0 COUNT 100                DEL gone
+"""
+CASES = [(line[4:36].strip(), line[36:].strip()) for line in EFFECTS.strip("\n").split("\n")]
+
+
+def shown(effects: Sequence[Sequence[bytes]], now_ms: int) -> str:
+    """As in the table: instants within an hour are told from now, to the nearest 50 seconds: a busy machine may pause."""
+    def word(arg: bytes) -> str:
+        from_now = int(arg) - now_ms if arg.isdigit() else 0
+        return f"now+{round(from_now / 50_000) * 50}s" if 1000 < from_now < 3_600_000 else arg.decode() or '""'
+    return " ; ".join(" ".join(map(word, effect)) for effect in effects) or "-"
+
+
+@pytest.mark.parametrize("command, effects", CASES)
+def test_the_log_gets_the_effect(command: str, effects: str, machine: Machine) -> None:
+    server = machine.start(enable_debug_command="yes")
+    client = machine.connect()
+    for line in ("DEBUG SET-ACTIVE-EXPIRE 0", *SETUP):
+        client(*split_args(line))
+    logged: list[Sequence[bytes]] = []
+    server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
+    client(*split_args(command))
+    assert shown(logged, server.now_ms) == effects
+
+
+class Witness:
+    """A redis-server with an append-only file, and a client of it."""
+
+    def __init__(self, server: record.RedisServer) -> None:
+        self.peer = record.SocketPeer(server.port)
+        self.ask("PING")                                # the port is open a moment before the log is
+        self.log = next(Path(server.directory, "appendonlydir").glob("*.incr.aof"))
+
+    def ask(self, line: str) -> None:
+        self.peer.send_bytes(golden.request(*split_args(line)))
+        data = b""
+        while not golden.replies(data)[0]:
+            assert self.peer.drain(10)
+            data += self.peer.take()
+
+    def effects(self, line: str) -> list[list[bytes]]:
+        start = self.log.stat().st_size
+        self.ask(line)
+        commands: list[list[bytes]] = golden.replies(self.log.read_bytes()[start:])[0]
+        return [command for command in commands if command[0].upper() not in (b"SELECT", b"MULTI", b"EXEC")]
+
+
+@pytest.fixture(scope="module")
+def witness() -> Iterator[Witness]:
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed")
+    directives = {"appendonly": "yes", "enable-debug-command": "yes", "auto-aof-rewrite-percentage": "0"}
+    with record.RedisServer(directives) as server:
+        yield Witness(server)
+
+
+def test_redis_itself_writes_the_same(witness: Witness) -> None:
+    witness.ask("DEBUG SET-ACTIVE-EXPIRE 0")
+    wrong = []
+    for command, effects in CASES:
+        for line in SETUP:
+            witness.ask(line)
+        found = shown(witness.effects(command), time.time_ns() // 1_000_000)
+        if found != effects:
+            wrong.append(f"{command}: {found}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("line", [
+    "GET", "SET v GET", "GETSET v", "GETDEL", "GETEX", "GETEX EX 0", "APPEND v", "STRLEN", "GETRANGE 0 1",
+    "SETRANGE 0 v", 'SETRANGE 0 ""', "INCR", "DECRBY 1", "INCRBYFLOAT 1", "INCRBYFLOAT x"])
+def test_a_value_of_another_type_is_refused_and_not_logged(line: str, machine: Machine) -> None:
+    server = machine.start()
+    client = machine.connect()
+    server.databases[0].set(b"k", deque([b"v"]))
+    logged: list[Sequence[bytes]] = []
+    server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
+    name, *rest = split_args(line)
+    assert client(name, b"k", *rest).code == "WRONGTYPE"
+    assert not logged and server.dirty == 0
+
+
+@pytest.mark.parametrize("line, value", [
+    ("SET k v", b"v"), ("MSET k v", b"v"), ("SETEX k 10 v", b"v"), ("SETNX k v", None)])
+def test_set_writes_over_any_type_and_setnx_over_none(line: str, value: bytes | None, machine: Machine) -> None:
+    server = machine.start()
+    client = machine.connect()
+    other = deque([b"v"])
+    server.databases[0].set(b"k", other)
+    client(*split_args(line))
+    assert server.databases[0].values[b"k"] == (value or other)
+    assert client("MGET", "k") == [value]
+
+
+@pytest.mark.parametrize("line, changes", [
+    ("SET k v", 1), ("SET k v EX 10", 1), ("MSET a 1 b 2 c 3", 3), ("MSETNX a 1 b 2", 2), ("DEL k n x", 2),
+    ("RENAME k n", 1), ("MOVE k 1", 1), ("COPY k c", 1), ("GETEX k PX 9", 1), ("GETEX k", 0), ("EXPIRE k 0", 1),
+    ("APPEND k v", 1), ("GET k", 0)])
+def test_dirty_counts_changes(line: str, changes: int, machine: Machine) -> None:
+    server = machine.start()
+    client = machine.connect()
+    client("MSET", "k", "v", "n", "1")
+    before = server.dirty
+    client(*split_args(line))
+    assert server.dirty - before == changes
+
+
+@pytest.mark.parametrize("line, hits, misses", [
+    ("GET k", 1, 0), ("GET x", 0, 1), ("MGET k x x", 1, 2), ("EXISTS k x", 1, 1), ("TTL k", 1, 0), ("TYPE x", 0, 1),
+    ("SET k v GET", 1, 0), ("GETSET x v", 0, 1), ("SET k v XX", 0, 0), ("INCR n", 0, 0), ("DEL k", 0, 0),
+    ("COPY k c", 1, 0), ("RENAME k c", 0, 0), ("SCAN 0", 0, 0), ("SCAN 0 TYPE list", 2, 0),
+    ("OBJECT ENCODING x", 0, 1)])
+def test_only_reading_makes_hits_and_misses(line: str, hits: int, misses: int, machine: Machine) -> None:
+    server = machine.start()
+    client = machine.connect()
+    client("MSET", "k", "v", "n", "1")
+    client(*split_args(line))
+    assert (server.stats.keyspace_hits, server.stats.keyspace_misses) == (hits, misses)
+
+
+def touched(machine: Machine, client: Callable[..., object], line: str) -> int:
+    """How many elements the clock was told of, beyond the command itself."""
+    told: list[int] = []
+    clock = machine.server.clock
+    work, clock.work = clock.work, told.append          # type: ignore[method-assign]
+    client(*split_args(line))
+    clock.work = work                                   # type: ignore[method-assign]
+    return sum(told)
+
+
+@pytest.mark.parametrize("line, elements", [
+    ("GET k0", 0), ("SET k0 v", 0), ("MGET k0 k1 x", 3), ("MSET a 1 b 2", 2), ("DEL k0 k1 x x", 4), ("EXISTS k0 k1", 2),
+    ("KEYS *", 20), ("SCAN 0 COUNT 5", 5)])
+def test_a_command_says_through_how_many_elements_it_worked(line: str, elements: int, machine: Machine) -> None:
+    machine.start()
+    client = machine.connect()
+    client("MSET", *(word for i in range(20) for word in (f"k{i}", "v")))
+    assert touched(machine, client, line) == elements

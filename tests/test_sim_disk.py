@@ -1,0 +1,347 @@
+"""The simulated disk: real errors, and two states kept apart, what is visible and what is durable."""
+
+import errno
+
+import pytest
+
+from kvref.sim.clock import Clock
+from kvref.sim.disk import Disk
+
+
+@pytest.fixture
+def disk():
+    return Disk(Clock())
+
+
+def put(disk, path, data, sync="data name"):
+    file = disk.open(path, "w")
+    disk.write(file, data)
+    if "data" in sync:
+        disk.fsync(file)
+    disk.close(file)
+    if "name" in sync:
+        disk.fsync_dir(path.rpartition("/")[0] or "/")
+
+
+def code(call, *args):
+    with pytest.raises(OSError) as error:
+        call(*args)
+    return error.value.errno
+
+
+# ---- files
+
+def test_w_empties_a_appends_and_r_reads_on_from_where_it_was(disk):
+    put(disk, "/f", b"old old old")
+    put(disk, "/f", b"hello ")
+    disk.write(disk.open("/f", "a"), b"world")
+    file = disk.open("/f", "r")
+    assert [disk.read(file, 8), disk.read(file, 8), disk.read(file, 8)] == [b"hello wo", b"rld", b""]
+    assert disk.size(file) == 11
+
+
+def test_appending_goes_to_the_end_even_after_truncate(disk):
+    file = disk.open("/f", "a")
+    disk.write(file, b"abcdef")
+    disk.truncate(file, 2)
+    disk.write(file, b"X")
+    assert disk.content("/f") == b"abX"
+
+
+def test_writing_past_the_end_leaves_zeros(disk):
+    file = disk.open("/f", "w")
+    disk.write(file, b"abcd")
+    disk.truncate(file, 0)
+    disk.write(file, b"e")
+    assert disk.content("/f") == b"\0\0\0\0e"
+    disk.truncate(file, 7)
+    assert disk.content("/f") == b"\0\0\0\0e\0\0"
+
+
+def test_an_unlinked_file_that_is_open_goes_on_working(disk):
+    put(disk, "/f", b"abc")
+    reader, writer = disk.open("/f", "r"), disk.open("/f", "a")
+    disk.unlink("/f")
+    disk.write(writer, b"def")
+    assert disk.read(reader, 10) == b"abcdef"
+    assert disk.list("/") == []
+
+
+def test_a_renamed_file_that_is_open_is_written_under_its_new_name(disk):
+    file = disk.open("/old", "w")
+    disk.rename("/old", "/new")
+    disk.write(file, b"x")
+    assert disk.content("/new") == b"x"
+    assert repr(disk.operations[-1]) == "#3 write /new 1 bytes at 0"
+
+
+def test_rename_replaces_and_who_has_the_replaced_file_open_keeps_it(disk):
+    put(disk, "/a", b"A")
+    put(disk, "/b", b"B")
+    reader = disk.open("/b", "r")
+    disk.rename("/a", "/b")
+    assert disk.list("/") == ["b"]
+    assert (disk.content("/b"), disk.read(reader, 9)) == (b"A", b"B")
+
+
+def test_directories_hold_files_and_list_is_sorted(disk):
+    disk.mkdir("/d")
+    for name in "cab":
+        put(disk, f"/d/{name}", b"")
+    disk.mkdir("/d/dd")
+    assert disk.list("/d") == ["a", "b", "c", "dd"]
+    disk.rename("/d", "/e")
+    assert disk.list("/e/") == ["a", "b", "c", "dd"]
+
+
+def test_errors_are_those_of_a_real_disk(disk):
+    disk.mkdir("/d")
+    put(disk, "/d/f", b"x")
+    put(disk, "/f", b"x")
+    assert code(disk.open, "/none", "r") == errno.ENOENT
+    assert code(disk.open, "/none/f", "w") == errno.ENOENT
+    assert code(disk.open, "/f/g", "w") == errno.ENOTDIR
+    assert code(disk.open, "/d", "a") == errno.EISDIR
+    assert code(disk.open, "/", "r") == errno.EISDIR
+    assert code(disk.unlink, "/none") == errno.ENOENT
+    assert code(disk.unlink, "/d") == errno.EISDIR
+    assert code(disk.mkdir, "/d") == errno.EEXIST
+    assert code(disk.mkdir, "/f") == errno.EEXIST
+    assert code(disk.list, "/f") == errno.ENOTDIR
+    assert code(disk.list, "/none") == errno.ENOENT
+    assert code(disk.fsync_dir, "/f") == errno.ENOTDIR
+    assert code(disk.rename, "/none", "/x") == errno.ENOENT
+    assert code(disk.rename, "/f", "/none/x") == errno.ENOENT
+    assert code(disk.rename, "/f", "/d") == errno.EISDIR
+    assert code(disk.rename, "/d", "/f") == errno.ENOTDIR
+    assert code(disk.rename, "/d", "/d/inside") == errno.EINVAL
+    disk.mkdir("/e")
+    assert code(disk.rename, "/e", "/d") == errno.ENOTEMPTY
+
+
+def test_errors_are_python_s_classes_and_name_the_path(disk):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '/none'"):
+        disk.open("/none", "r")
+
+
+def test_open_modes_and_closed_files_are_respected(disk):
+    put(disk, "/f", b"x")
+    reader, writer = disk.open("/f", "r"), disk.open("/f", "a")
+    assert code(disk.write, reader, b"x") == errno.EBADF
+    assert code(disk.read, writer, 1) == errno.EBADF
+    assert code(disk.truncate, reader, 0) == errno.EINVAL
+    disk.close(reader)
+    assert code(disk.read, reader, 1) == errno.EBADF
+    assert code(disk.close, reader) == errno.EBADF
+
+
+# ---- what is durable
+
+def test_nothing_unsynced_survives(disk):
+    put(disk, "/f", b"x", sync="")
+    disk.mkdir("/d")
+    disk.power_loss("synced", 0)
+    assert disk.list("/") == []
+
+
+def test_bytes_without_their_name_are_lost_and_a_name_without_its_bytes_is_empty(disk):
+    put(disk, "/bytes", b"x", sync="data")
+    disk.power_loss("synced", 0)
+    assert disk.list("/") == []
+    put(disk, "/name", b"x", sync="name")
+    disk.power_loss("synced", 0)
+    assert disk.content("/name") == b""
+
+
+def test_what_was_written_after_the_fsync_is_lost(disk):
+    put(disk, "/f", b"kept")
+    file = disk.open("/f", "a")
+    disk.write(file, b" lost")
+    assert (disk.content("/f"), disk.content("/f", durable=True)) == (b"kept lost", b"kept")
+    disk.power_loss()
+    assert disk.content("/f") == b"kept"
+
+
+def test_an_unsynced_truncate_comes_back(disk):
+    put(disk, "/f", b"long ago")
+    disk.open("/f", "w")
+    assert disk.content("/f") == b""
+    disk.power_loss()
+    assert disk.content("/f") == b"long ago"
+
+
+def test_an_unsynced_rename_or_unlink_is_undone_as_a_whole(disk):
+    put(disk, "/dump", b"old")
+    put(disk, "/temp", b"new")
+    put(disk, "/gone", b"not yet")
+    disk.rename("/temp", "/dump")
+    disk.unlink("/gone")
+    disk.power_loss()
+    assert {name: disk.content(f"/{name}") for name in disk.list("/")} == {
+        "dump": b"old", "temp": b"new", "gone": b"not yet"}
+
+
+def test_fsync_dir_makes_a_rename_durable_with_the_bytes_that_were_synced(disk):
+    put(disk, "/dump", b"old")
+    put(disk, "/temp", b"new", sync="data")
+    disk.rename("/temp", "/dump")
+    disk.fsync_dir("/")
+    disk.power_loss()
+    assert disk.list("/") == ["dump"] and disk.content("/dump") == b"new"
+
+
+def test_a_rename_between_directories_is_two_changes_and_each_directory_has_its_own(disk):
+    for name in ("/a", "/b"):
+        disk.mkdir(name)
+    disk.fsync_dir("/")
+    put(disk, "/a/f", b"x")
+    disk.rename("/a/f", "/b/f")
+    disk.fsync_dir("/b")
+    disk.power_loss()
+    assert (disk.list("/a"), disk.list("/b")) == (["f"], ["f"])
+
+
+def test_a_directory_is_a_name_in_its_parent(disk):
+    disk.mkdir("/d")
+    put(disk, "/d/f", b"x")
+    twin = disk.copy()
+    twin.power_loss()
+    assert twin.list("/") == []
+    disk.fsync_dir("/")
+    disk.power_loss()
+    assert disk.content("/d/f") == b"x"
+
+
+def test_fsync_covers_what_was_written_before_it_began(disk):
+    file = disk.open("/f", "w")
+    disk.write(file, b"before")
+    begun = disk.begin_fsync(file)
+    disk.write(file, b" during")
+    disk.end_fsync(begun)
+    assert disk.content("/f") == b"before during"
+    assert bytes(disk.inodes[file.inode].durable) == b"before"
+
+
+def test_unsynced_operations_are_kept_in_order_for_each_file_and_directory(disk):
+    file = disk.open("/f", "w")
+    disk.write(file, b"ab")
+    disk.truncate(file, 1)
+    node = disk.inodes[file.inode]
+    assert [operation.kind for operation in node.pending] == ["write", "truncate"]
+    assert [operation.kind for operation in disk.inodes[1].pending] == ["create"]
+    disk.fsync(file)
+    assert node.pending == [] and len(disk.inodes[1].pending) == 1
+
+
+def test_after_a_power_loss_paths_are_the_durable_ones_and_open_files_are_dead(disk):
+    put(disk, "/f", b"x")
+    lost = disk.open("/lost", "w")
+    disk.rename("/f", "/g")
+    disk.power_loss()
+    disk.write(disk.open("/f", "a"), b"y")
+    assert disk.operations[-1].path == "/f"
+    assert code(disk.write, lost, b"z") == errno.EBADF
+
+
+def test_the_profile_synced_has_one_state_and_others_are_unknown(disk):
+    assert list(disk.states("synced")) == [0]
+    with pytest.raises(ValueError, match="state"):
+        disk.power_loss("synced", 1)
+    with pytest.raises(ValueError, match="'sunny'.*synced"):
+        disk.states("sunny")
+
+
+# ---- history and time
+
+def test_operations_are_recorded_in_one_order_and_read_well(disk):
+    disk.mkdir("/d")
+    file = disk.open("/d/temp", "w")
+    disk.write(file, b"abc")
+    disk.write(file, b"de")
+    disk.truncate(file, 4)
+    disk.fsync(file)
+    disk.rename("/d/temp", "/d/f")
+    disk.fsync_dir("/d")
+    disk.unlink("/d/f")
+    disk.power_loss()
+    assert [repr(operation) for operation in disk.operations] == [
+        "#1 mkdir /d", "#2 create /d/temp", "#3 write /d/temp 3 bytes at 0", "#4 write /d/temp 2 bytes at 3",
+        "#5 truncate /d/temp to 4 bytes", "#6 fsync /d/temp", "#7 rename /d/temp to /d/f", "#8 fsync_dir /d",
+        "#9 unlink /d/f", "#10 power loss synced state 0"]
+
+
+def test_the_state_is_a_function_of_the_operations(disk):
+    disk.mkdir("/d")
+    put(disk, "/d/f", b"one")
+    disk.rename("/d/f", "/g")
+    disk.write(disk.open("/g", "a"), b" two")
+    disk.fsync_dir("/")
+    again = Disk(Clock())
+    for operation in disk.operations:
+        again.apply(operation)
+    def image(each):
+        return {number: (node.path, node.visible, node.durable, node.pending) for number, node in each.inodes.items()}
+    assert image(again) == image(disk)
+
+
+def test_reading_and_failing_are_no_operations(disk):
+    put(disk, "/f", b"x")
+    count = len(disk.operations)
+    disk.read(disk.open("/f", "r"), 1)
+    code(disk.unlink, "/none")
+    disk.write(disk.open("/f", "a"), b"")
+    assert len(disk.operations) == count
+
+
+def test_fsync_takes_a_millisecond_and_writing_no_time(disk):
+    put(disk, "/f", b"x", sync="")
+    assert disk.clock.monotonic_us() == 0
+    file = disk.open("/f", "a")
+    disk.fsync(file)
+    assert disk.clock.monotonic_us() == 1000 == disk.operations[-1].time_us
+    disk.latency_us.update(fsync=0, write=7)
+    disk.fsync(file)
+    disk.write(file, b"x")
+    assert disk.clock.monotonic_us() == 1007
+
+
+def test_a_view_that_does_not_wait_is_the_same_disk(disk):
+    view = disk.instantly()
+    put(view, "/f", b"x")
+    assert disk.content("/f") == b"x" and disk.clock.monotonic_us() == 0
+    assert len(disk.operations) == 4 == disk.operations[-1].seq
+
+
+def test_a_copy_is_a_disk_of_its_own(disk):
+    put(disk, "/f", b"x")
+    twin = disk.copy()
+    twin.write(twin.open("/f", "a"), b"y")
+    twin.unlink("/f")
+    assert disk.content("/f") == b"x" and len(disk.operations) == 4
+
+
+def test_an_fsync_on_a_copy_covers_what_was_written_before_the_copy(disk):
+    put(disk, "/f", b"x", sync="name")
+    twin = disk.copy()
+    twin.fsync(twin.open("/f", "a"))
+    twin.power_loss()
+    assert twin.content("/f") == b"x" and disk.content("/f", durable=True) == b""
+
+
+def test_observers_hear_of_each_operation(disk):
+    heard = []
+    disk.observers.append(heard.append)
+    put(disk, "/f", b"x")
+    assert heard == disk.operations
+
+
+def test_the_disk_shows_itself(disk):
+    disk.mkdir("/d")
+    put(disk, "/d/whole", b"x" * 1234)
+    put(disk, "/d/part", b"x" * 10)
+    disk.write(disk.open("/d/part", "a"), b"y" * 5)
+    put(disk, "/d/new", b"z", sync="")
+    lines = [" ".join(line.split()) for line in repr(disk).splitlines()]
+    assert lines == ["<Disk, 12 operations", "/d/ the name is not durable",
+                     "/d/new 1 bytes, 0 of them durable, the name is not durable",
+                     "/d/part 15 bytes, 10 of them durable", "/d/whole 1,234 bytes, durable>"]
