@@ -34,6 +34,7 @@ READ_SIZE = 16 * 1024           # one recv: PROTO_IOBUF_LEN
 READ_MAX = 1024 * 1024          # one recv while a long argument is awaited
 SEND_MAX = 64 * 1024            # small chunks are joined up to this for one send: NET_MAX_WRITES_PER_EVENT
 
+NOTHING: list[bytes | memoryview] = []      # the output of every client that has none; never changed
 Limit = tuple[int, int, int]    # hard bytes, soft bytes, seconds over the soft limit; 0: none
 
 
@@ -55,7 +56,7 @@ class Client:
         self.authenticated: bool = not server.config.requirepass
         self.db: Database = server.databases[0]
         self.parser: RequestParser | None = None    # its own only while part of a request is here
-        self.output: list[bytes | memoryview] = []
+        self.output: list[bytes | memoryview] = NOTHING
         self.output_size: int = 0
         self.queued: bool = False                   # on the server's list of clients to flush
         self.watching_write: bool = False
@@ -102,7 +103,7 @@ class Client:
         """Read once and run every request that is complete."""
         server = self.server
         parser = self.parser or server.parser
-        start_us = server.now_us
+        start_us = server.clock.monotonic_us() if server.loop.observers else 0
         size = READ_SIZE if parser.missing <= READ_SIZE else min(parser.missing, READ_MAX)
         try:
             data = server.network.recv(self.sock, size)
@@ -158,10 +159,16 @@ class Client:
         """Append encoded bytes. They wait for `flush`, and count against the client's limit."""
         if self.closed or not data:
             return
-        self.output.append(data)
+        self.outbox().append(data)
         self.output_size += len(data)
         self.queue()
         self.check_limit()
+
+    def outbox(self) -> list[bytes | memoryview]:
+        """The list of what is to be sent, which is this client's own from now until all of it has gone."""
+        if self.output is NOTHING:
+            self.output = []
+        return self.output
 
     def queue(self) -> None:
         """Have the server flush this client before it sleeps."""
@@ -176,7 +183,8 @@ class Client:
         server, output = self.server, self.output
         self.queued = False
         if self.closed or not self.output_size:
-            return output.clear()
+            self.output = NOTHING
+            return
         data = output[0] if len(output) == 1 else self._next_chunk()
         start_us = server.clock.monotonic_us() if server.loop.observers else 0
         try:
@@ -186,10 +194,12 @@ class Client:
             return self.close_soon()
         server.stats.total_net_output_bytes += sent
         self.output_size -= sent
-        if sent == len(data):
+        if sent < len(data):
+            output[0] = memoryview(data)[sent:]
+        elif len(output) > 1:
             del output[0]
         else:
-            output[0] = memoryview(data)[sent:]
+            output = self.output = NOTHING
         if server.loop.observers:
             server.loop.emit("write", start_us, self.id, f"{sent} of {sent + self.output_size} bytes")
         if not output and self.close_after_reply:

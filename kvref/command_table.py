@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 REDIS_VERSION = "7.0.15"        # the Redis whose commands these are
 
+ANY_NUMBER = 2**62
+
 Handler = Callable[["Call"], Any]
 KeySpec = tuple[int, int, int] | Callable[[list[bytes]], list[int]] | None
 
@@ -63,14 +65,15 @@ class Command:
     since: str
     summary: str
     subcommands: dict[bytes, Command] = field(default_factory=dict)
+    least: int = 0                      # words of a request, the name included: what arity means
+    most: int = 0
     calls: int = 0                      # counters of one server: INFO commandstats
     nsec: int = 0
     rejected: int = 0
     failed: int = 0
 
-    def accepts(self, count: int) -> bool:
-        """Whether a request of so many words, the name included, has the right length."""
-        return count == self.arity if self.arity >= 0 else count >= -self.arity
+    def __post_init__(self) -> None:
+        self.least, self.most = (self.arity, self.arity) if self.arity >= 0 else (-self.arity, ANY_NUMBER)
 
     @property
     def is_plain(self) -> bool:
@@ -148,13 +151,14 @@ class Call:
     `now_ms` is one instant for the whole command.
     """
 
-    __slots__ = ("server", "client", "db", "args", "now_ms", "effects")
+    __slots__ = ("server", "client", "db", "args", "now_ms", "effects", "stats")
 
     client: Client
     db: Database                            # follows SELECT
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.stats = server.stats
         self.args: list[bytes] = []         # args[0] is the command as sent
         self.now_ms = 0                     # wall clock
         self.effects: tuple[tuple[bytes, ...], ...] | None = None
@@ -170,9 +174,9 @@ class Call:
             db.on_expired(db, key)
         value = db.values.get(key)
         if value is None:
-            self.server.stats.keyspace_misses += 1
+            self.stats.keyspace_misses += 1
             return None
-        self.server.stats.keyspace_hits += 1
+        self.stats.keyspace_hits += 1
         if kind is None or type(value) is kind:
             return value
         raise WRONGTYPE
@@ -184,12 +188,13 @@ class Call:
             raise WRONGTYPE
         return value
 
-    def changed(self, key: bytes, event: str, n: int = 1) -> None:
-        """Say that this call changed a key: the one place that drives all that follows from a change.
+    def changed(self, key: bytes, event: str, n: int = 1, db: Database | None = None) -> None:
+        """Say that this call changed a key: the one place for all that follows from a change.
 
-        `event` is Redis's name of the keyspace event, `n` what the change counts for save points.
+        `event` is Redis's name of the keyspace event, `n` what the change counts for save points, `db` the
+        key's database where it is not the selected one. So far the count is all that follows.
         """
-        self.server.changed(self.db, key, event, n)
+        self.server.dirty += n
 
     def log_as(self, *effects: tuple[bytes, ...]) -> None:
         """Give the log these commands in place of the one that the client sent; none: log nothing.

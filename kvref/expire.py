@@ -9,8 +9,8 @@ Interface:
   - ActiveExpiry.slow_cycle()    from server_cron: up to a quarter of the time between two crons
   - ActiveExpiry.fast_cycle()    before sleeping: at most 1 ms, and only if there seems to be work
 
-Redis: activeExpireCycle in expire.c, with its constants and `active-expire-effort`. Simpler here: samples are taken
-along the list of keys with a deadline, not along the buckets of a hash table.
+Redis: activeExpireCycle in expire.c, with its constants and `active-expire-effort`. Simpler here: samples are drawn
+at random, as Redis did until version 5; since then it walks along the buckets of its hash table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class ActiveExpiry:
         self.stale_percent = 0.0            # running estimate: INFO expired_stale_perc
         self.time_cap_reached = 0           # INFO expired_time_cap_reached_count
         self.average_ttl_ms = [0] * len(server.databases)
-        self._cursors = [0] * len(server.databases)
         self._next_db = 0
         self._ran_out = False               # the last cycle ended because its time was up
         self._last_fast_us = -(10**9)
@@ -110,7 +109,7 @@ class ActiveExpiry:
         """Look at some keys that have a deadline, delete the dead: (how many looked at, how many deleted)."""
         wanted = KEYS_PER_LOOP + KEYS_PER_LOOP // 4 * self.effort
         index, now_ms = database.index, self.server.now_ms
-        self._cursors[index], keys = database.volatile.walk(self._cursors[index], wanted)
+        keys = database.volatile.sample(self.server.random, wanted)
         lifetimes = [database.deadlines[key] - now_ms for key in keys]
         expired = [key for key, left_ms in zip(keys, lifetimes) if left_ms < 0]
         for key in expired:

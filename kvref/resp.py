@@ -47,7 +47,7 @@ class ProtocolError(Exception):
 # ---- requests: bytes in ------------------------------------------------------------------------
 
 COUNTS: Final = {b"*%d" % n: n for n in range(1, 256)}
-SIZES: Final = {b"$%d" % n: n for n in range(1024)}
+SIZES: Final = [b"$%d" % n for n in range(1024)]
 
 
 class RequestParser:
@@ -135,14 +135,14 @@ class RequestParser:
                 args = pieces[start + 2:end:2]
                 i = start + 1
                 for arg in args:
-                    if SIZES[pieces[i]] != len(arg):
+                    if SIZES[len(arg)] != pieces[i]:
                         break
                     i += 2
                 if i != end:
                     break
                 found.append(args)
                 start = end
-        except KeyError:
+        except LookupError:
             pass                            # not a usual first line: for the careful way to judge
         self._pos = len(self._buffer) - sum(map(len, pieces[start:])) - 2 * (last - start)
         return found

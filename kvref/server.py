@@ -2,7 +2,7 @@
 
     poll -> Client.on_readable -> RequestParser -> execute
          -> handler(Call) returns a value -> the reply is appended to the client's output
-         -> changed, propagate: the effect goes to those who keep a log
+         -> propagate: the effect goes to those who keep a log
     before_sleep: expire a little -> flush the log -> send the replies -> free what is closed
     -> poll
 
@@ -12,7 +12,7 @@ Interface:
   - Server(ports, config, random, log)   one server on one computer, real or simulated
   - start(listeners), run(), shutdown()  its life
   - execute(client, requests)            run a pipeline
-  - changed, feeds                       what follows from a write
+  - feeds                                who wants to have every effect: the log
 
 Redis: server.c (processCommand, call, propagateNow, beforeSleep, serverCron). Simpler here: what needs no check but
 the number of its arguments is found in one lookup and run at once; everything else passes `admit` first.
@@ -88,6 +88,7 @@ class Server:
         self.listeners: list[Socket] = []
         self.clients: dict[int, Client] = {}
         self.monitors: list[Client] = []                        # never replaced either
+        self.stats: Stats = Stats()
         self.call: Call = Call(self)                            # what the handlers see, one command after another
         self.limits: dict[str, Limit | None] = {}               # client-output-buffer-limit by class; None: no limit
         self.parser: RequestParser = self.new_parser()          # lent to every client that has nothing of its own
@@ -95,7 +96,6 @@ class Server:
         self.to_close: list[Client] = []
         self._last_client_id: int = 0
         self._cron_ids: list[int] = []                          # clients that the cron has yet to look at
-        self.stats: Stats = Stats()
         self.slowlog: SlowLog = SlowLog()
         self._slow_ns: int = 0                                  # a call that took so long enters the slow log
         self.command_rate: Rate = Rate()
@@ -261,26 +261,21 @@ class Server:
 
     # ---- a request
 
-    def plain_for(self, client: Client) -> dict[bytes, Command]:
-        """What this client may call without a further look: everything plain, or nothing."""
-        return self._plain if client.authenticated else {}
-
     def execute(self, client: Client, requests: list[Request]) -> None:
         """Run requests of one client in order. Redis: processCommand and call().
 
         The hot path. A plain command with the right number of words costs one lookup and one call; each reply
         is encoded before the next command runs; what rarely follows from a command stands in `conclude`.
         """
-        call, output, tick = self.call, client.output, self.clock.tick
+        call, output, tick, slow_ns = self.call, client.outbox(), self.clock.tick, self._slow_ns
         call.client, call.db, call.now_ms = client, client.db, self.now_ms
-        feeds, monitors, observers, slow_ns = self.feeds, self.monitors, self.loop.observers, self._slow_ns
-        plain, limited, special = self.plain_for(client), self.limits[client.kind] is not None, False
-        started_ns = self.clock.monotonic_us() * 1000
+        plain, limited, watched = self._stance(client)
+        special = False
+        started_ns, refresh_ns = self.clock.monotonic_us() * 1000, self._refresh_at_ns
         done = size = 0
         for args in requests:
             command = plain.get(args[0])
-            count = len(args)
-            if command is None or count != command.arity and (command.arity > 0 or count < -command.arity):
+            if command is None or not command.least <= len(args) <= command.most:
                 command = self.admit(client, args)
                 if command is None:
                     continue
@@ -306,22 +301,29 @@ class Server:
             took_ns = now_ns - started_ns
             command.calls += 1
             command.nsec += took_ns
-            if feeds or monitors or observers or kind is Error or took_ns >= slow_ns:
+            if watched or kind is Error or took_ns >= slow_ns:
                 self.conclude(call, command, reply, started_ns, took_ns, self.dirty != dirty)
             started_ns = now_ns
-            if now_ns >= self._refresh_at_ns:
+            if now_ns >= refresh_ns:
                 self.update_time()
-                call.now_ms = self.now_ms
-            if special:                                     # it may have ended or changed the connection
+                call.now_ms, refresh_ns = self.now_ms, self._refresh_at_ns
+            if special:                                     # it may have ended the connection or changed its state
                 if client.close_after_reply or client.closed or self.stopped:
                     break
-                plain, limited, special = self.plain_for(client), self.limits[client.kind] is not None, False
+                plain, limited, watched = self._stance(client)
+                special = False
             if limited and client.check_limit(size):
                 break
         client.last_command = command or client.last_command
         self.stats.total_commands_processed += done
         client.output_size += size
         client.queue()
+
+    def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool, bool]:
+        """What only a special command can change: what this client may call without a further look (everything
+        plain, or nothing), whether its output is limited, and whether somebody watches its calls."""
+        watched = bool(self.feeds or self.monitors or self.loop.observers)
+        return self._plain if client.authenticated else {}, self.limits[client.kind] is not None, watched
 
     def admit(self, client: Client, args: Request) -> Command | None:
         """Find a command and check whether it may run now; None: no, and the client has been told why.
@@ -340,7 +342,7 @@ class Server:
     def check(self, client: Client, command: Command, args: Request) -> None:
         """Raise the Error that keeps this command from running."""
         refusal = None
-        if not command.accepts(len(args)):
+        if not command.least <= len(args) <= command.most:
             refusal = f"ERR wrong number of arguments for '{command.name}' command"
         elif not client.authenticated and "no_auth" not in command.flags:
             refusal = "NOAUTH Authentication required."
@@ -376,10 +378,6 @@ class Server:
 
     # ---- what follows from a call
 
-    def changed(self, database: Database, key: bytes, event: str, n: int = 1) -> None:
-        """A key has changed. The one place for what follows: so far, the count for save points."""
-        self.dirty += n
-
     def propagate(self, call: Call) -> None:
         """Hand the effects of a call to those who keep a log; without any, the command as it was sent."""
         effects, call.effects = call.effects, None
@@ -394,7 +392,6 @@ class Server:
         """Delete a key whose time is over; the log hears of it as DEL. Redis: deleteExpiredKeyAndPropagate."""
         database.delete(key)
         self.stats.expired_keys += 1
-        self.changed(database, key, "expired", 0)
         self.feed(database, (b"DEL", key))
 
     def count_error(self, error: Error) -> None:
@@ -480,7 +477,7 @@ class Server:
 
     def reset_stats(self) -> None:
         """CONFIG RESETSTAT."""
-        self.stats = Stats()
+        self.stats.__init__()                       # type: ignore[misc]
         for command in rows(self.commands):
             command.calls = command.nsec = command.rejected = command.failed = 0
 

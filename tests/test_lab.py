@@ -22,7 +22,7 @@ import kvref.lab
 from kvref.eventloop import Event
 from kvref.lab import normalise, reader, real
 from kvref.lab.__main__ import main
-from kvref.lab.table import Table
+from kvref.lab.table import Link, Table
 from kvref.lab.timeline import Timeline
 from kvref.sim import World
 
@@ -293,6 +293,12 @@ def test_a_table_is_text_and_html() -> None:
     assert repr(Table(("is it?",), [(True,), (False,)])).split() == ["is", "it?", "------", "yes", "no"]
 
 
+def test_a_link_in_a_table_is_its_text_and_leads_somewhere_in_html() -> None:
+    table = Table(("file",), [(Link("a & b", "../a"),)])
+    assert repr(table) == "file\n-----\na & b"
+    assert '<a href="../a">a &amp; b</a>' in table._repr_html_()
+
+
 def turn() -> Timeline:
     world = World(seed=1)
     server = world.start()
@@ -321,7 +327,8 @@ def test_a_figure_has_its_claim_its_clients_and_its_unit(monkeypatch: pytest.Mon
     monkeypatch.setattr(pyplot, "show", lambda: None)
     turn().draw("the claim")
     axes = pyplot.gca()
-    assert axes.get_title(loc="left") == "the claim" and "µs" in axes.get_xlabel()
+    assert axes.get_title(loc="left") == "the claim" and "µs" in axes.get_xlabel() and axes.get_ylabel() == "client"
+    assert axes.get_xlim()[0] < 0               # room for the marks of the first instant
     assert [label.get_text() for label in axes.get_yticklabels()] == ["alice", "bob"]
     pyplot.close()
 

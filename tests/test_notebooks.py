@@ -114,6 +114,15 @@ def test_the_first_chapter_names_the_chapters_that_exist_and_no_others() -> None
 
 def test_the_map_of_the_package_is_complete() -> None:
     """A package that only holds others, and says nothing of itself, is no row."""
-    shown = {row[0] for row in modules().rows}
+    shown = {row[1] for row in modules().rows}
     there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kvref").rglob("*.py") if path.stat().st_size}
     assert shown == there
+
+
+def test_the_map_leads_to_the_files_and_begins_with_the_tour_of_the_readme() -> None:
+    rows = modules().rows
+    assert all((ROOT / "notebooks" / row[1].target).is_file() for row in rows)
+    tour = (ROOT / "README.md").read_text().split("## A tour of the files")[1].split("\n## ")[0]
+    wanted = re.findall(r"\]\((kvref/\S+\.py)\)", tour)
+    assert [row[1] for row in rows if row[0]] == wanted and [row[0] for row in rows[:len(wanted)]] == [
+        number for number, _ in enumerate(wanted, 1)]

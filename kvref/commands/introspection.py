@@ -169,7 +169,7 @@ def command_getkeys(call: Call) -> list[bytes]:
         raise Error("ERR Invalid command specified")
     if row.keys is None:
         raise Error("ERR The command has no key arguments")
-    if not row.accepts(len(request)):
+    if not row.least <= len(request) <= row.most:
         raise Error("ERR Invalid number of arguments specified for command")
     positions = row.key_positions(request)
     if not positions:

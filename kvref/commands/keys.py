@@ -282,7 +282,7 @@ def move(call: Call) -> int:
     _place(target, key, value, call.db.deadlines.get(key))
     call.db.delete(key)
     call.changed(key, "move_from")
-    call.server.changed(target, key, "move_to", 0)
+    call.changed(key, "move_to", 0, target)
     return 1
 
 
@@ -298,7 +298,7 @@ def copy_(call: Call) -> int:
     if value is None or (target.find(key, call.now_ms) is not None and "replace" not in found):
         return 0
     _place(target, key, copy.copy(value), call.db.deadlines.get(source))
-    call.server.changed(target, key, "copy_to", 1)
+    call.changed(key, "copy_to", 1, target)
     return 1
 
 

@@ -1,7 +1,8 @@
 """The map of the package: every module, and the first line of what it says of itself.
 
 Interface:
-  - modules()    a Table: core, commands, sim, lab
+  - modules()    a Table: first the tour, numbered, then the others: core, commands, sim, lab
+  - TOUR         the order in which the package is best read; the README has the same, with reasons
 
 The files are read, not imported, so the map is true and needs nothing that a module may need.
 """
@@ -12,18 +13,28 @@ import ast
 from pathlib import Path
 
 import kvref
-from kvref.lab.table import Table
+from kvref.lab.table import Link, Table
 
-ROOMS = ("", "commands", "persistence", "sim", "lab")       # in the order of reading
+TOUR = ("resp.py", "ports.py", "eventloop.py", "database.py", "command_table.py", "commands/strings.py",
+        "commands/keys.py", "client.py", "expire.py", "server.py", "machine.py", "sim/world.py", "config.py",
+        "directives.py", "commands/info.py")
+ROOMS = ("", "commands", "persistence", "sim", "lab")       # the others, in this order
 
 
 def modules() -> Table:
-    """module, what it is for."""
+    """number on the tour, module, what it is for. Names link to the files, as seen from a folder beside the package."""
     root = Path(kvref.__file__).parent
-    found = []
-    for room in ROOMS:
-        for path in sorted((root / room).glob("*.py")):
-            about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            if about:
-                found.append((path.relative_to(root.parent).as_posix(), about.split("\n")[0]))
-    return Table(("module", "what it is for"), found)
+    places = {root / name: number for number, name in enumerate(TOUR, 1)}
+    paths = [*places, *(path for room in ROOMS for path in sorted((root / room).glob("*.py")) if path not in places)]
+    return Table(("tour", "module", "what it is for"),
+                 [(places.get(path, ""), _link(path, root), about) for path in paths if (about := _about(path))])
+
+
+def _link(path: Path, root: Path) -> Link:
+    name = path.relative_to(root.parent).as_posix()
+    return Link(name, f"../{name}")
+
+
+def _about(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.split("\n")[0]

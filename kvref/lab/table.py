@@ -1,13 +1,25 @@
 """A table that reads well as text, and as HTML where a notebook shows it.
 
 Interface:
-  - Table(head, rows)    its last line in a cell shows it; print(table) gives the text
+  - Table(head, rows)    as the last line of a cell it is shown; print(table) gives the text
+  - Link(text, target)   a value that leads somewhere where HTML is shown, and is its text elsewhere
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+
+
+class Link(str):
+    """Text with a target: a path relative to the notebook, or an address."""
+
+    target: str
+
+    def __new__(cls, text: str, target: str) -> Link:
+        link = super().__new__(cls, text)
+        link.target = target
+        return link
 
 
 class Table:
@@ -25,7 +37,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         style = [f' style="text-align: {"right" if right else "left"}"' for right in self._numeric()]
-        lines = [_line("th", self.head, style), *(_line("td", map(_text, row), style) for row in self.rows)]
+        lines = [_line("th", self.head, style), *(_line("td", row, style) for row in self.rows)]
         return "<table>\n" + "\n".join(lines) + "\n</table>"
 
     def _numeric(self) -> list[bool]:
@@ -47,6 +59,11 @@ def _text(value: object) -> str:
     return f"{value:,}" if _is_number(value) else str(value)
 
 
-def _line(tag: str, texts: Iterable[str], style: list[str]) -> str:
-    cells = (f"<{tag}{how}>{escape(text)}</{tag}>" for text, how in zip(texts, style))
+def _line(tag: str, values: Iterable[object], style: list[str]) -> str:
+    cells = (f"<{tag}{how}>{_html(value)}</{tag}>" for value, how in zip(values, style))
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _html(value: object) -> str:
+    text = escape(_text(value))
+    return f'<a href="{escape(value.target)}">{text}</a>' if isinstance(value, Link) else text

@@ -51,9 +51,11 @@ class Timeline:
             print("matplotlib is missing here: the table has the same numbers.")
             return
         figure, axes = pyplot.subplots(figsize=(9, 0.6 * len(self.names) + 1.6), layout="constrained")
+        axes.use_sticky_edges = False           # else what happens at 0 is cut in half by the edge
         self._draw_events(axes)
         axes.set_title(claim, loc="left")
         axes.set_xlabel("virtual time (µs)")
+        axes.set_ylabel("client")
         axes.set_yticks(list(self.names), list(self.names.values()))
         axes.set_ylim(len(self.names) + 0.6, 0.4)
         axes.grid(axis="x", alpha=0.3)

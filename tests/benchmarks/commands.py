@@ -17,6 +17,7 @@ from .servers import CannotRun, Server, floor, kvref, redis, running
 
 RATE = {1: Target("≥", 0.85, reach=1.0), 16: Target("≥", 0.55, reach=0.70)}     # by depth of the pipeline
 CPU = {16: Target("≤", 2.0, reach=1.6)}
+JUDGED = ("SET", "GET")
 HEAD = ("command", "pipeline", "server", "requests/s", "× Redis", "target", "CPU µs", "× Redis", "target")
 
 
@@ -58,6 +59,6 @@ def drive(server: Server, name: str, depth: int, requests: int, keys: int) -> fl
 def row(name: str, depth: int, server: str, rate: Rounds, cost: Rounds) -> list[str]:
     cells = [name, str(depth), server]
     for figures, form, targets in ((rate, ",.0f", RATE), (cost, ".2f", CPU)):
-        verdict = targets[depth].verdict(server, figures.ratio(server)) if depth in targets else ""
+        verdict = targets[depth].verdict(server, figures.ratio(server)) if depth in targets and name in JUDGED else ""
         cells += [format(figures.median(server), form), figures.spread(server), verdict]
     return cells
