@@ -2,6 +2,7 @@
 
 Interface:
   - main(words)     the exit status: 0 after SHUTDOWN, SIGTERM or SIGINT; 1 where it cannot start
+                    or a bug has ended it
   - Log             lines as Redis writes them, to standard output or to `logfile`
 
     4242:M 22 Nov 2026 20:41:10.123 * Ready to accept connections
@@ -20,6 +21,7 @@ import resource
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from kvref import __version__
@@ -204,6 +206,9 @@ def _run(server: Server, config: Config, log: Log) -> None:
         pidfile = None
     try:
         server.run()
+    except Exception:                       # a bug of ours: the log tells of it, wherever standard error leads
+        log("#", f"=== KVREF BUG REPORT ===\n{traceback.format_exc().rstrip()}")
+        raise SystemExit(1) from None
     finally:
         if pidfile:
             pidfile.unlink(missing_ok=True)

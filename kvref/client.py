@@ -4,12 +4,12 @@ Interface:
   - on_readable()          the loop says that bytes (or the end) are there: read once, run what is complete
   - reply(value)           append a reply, encoded for this client's protocol
   - append(data)           append bytes that are encoded already
-  - flush()                one send; called once a turn, after the log has been flushed
-  - close_soon()           drop it at the end of this turn, with what it was still owed
+  - flush()                one send; called once a turn, from before_sleep
+  - close_soon()           drop it at the end of this turn; what it was still owed is not sent
   - close_after_reply      once set: no request is run any more, and the last reply ends the connection
 
 Invariant: nothing is sent outside `flush`, and only Server.before_sleep calls it. A writable socket only puts
-the client back on the list of those to flush. So no reply leaves before the log of its turn is written.
+the client back on the list of those to flush. So no reply will leave before the log of its turn, once there is one.
 
 An idle connection costs a few hundred bytes: no parser, no addresses, no Call of its own. It borrows the
 server's parser, and keeps it only while a request has come in part.
@@ -36,6 +36,10 @@ SEND_MAX = 64 * 1024            # small chunks are joined up to this for one sen
 
 NOTHING: list[bytes | memoryview] = []      # the output of every client that has none; never changed
 Limit = tuple[int, int, int]    # hard bytes, soft bytes, seconds over the soft limit; 0: none
+
+
+def is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "[::1]:"))
 
 
 class Client:
@@ -89,6 +93,11 @@ class Client:
         return self._addresses
 
     @property
+    def is_local(self) -> bool:
+        """Whether it calls from this computer."""
+        return is_loopback(self.peer)
+
+    @property
     def query_size(self) -> int:
         """Bytes that came in and are not parsed yet."""
         return self.parser.size if self.parser else 0
@@ -108,7 +117,7 @@ class Client:
         try:
             data = server.network.recv(self.sock, size)
         except OSError as error:
-            server.log(".", f"Reading from client: {error.strerror}")
+            server.log("-", f"Reading from client: {error.strerror}")
             return self.close_soon()
         if data is None:
             return
@@ -118,6 +127,8 @@ class Client:
         self.last_us = server.now_us
         if server.loop.observers:
             server.loop.emit("read", start_us, self.id, f"{len(data)} bytes")
+        if self.close_after_reply:
+            return                                  # nothing more is run: hold nothing more
         parser.receive(data)
         self.run_requests(parser)
         if self.parser or not parser.at_rest:
@@ -128,10 +139,12 @@ class Client:
         server = self.server
         while not (self.close_after_reply or self.closed):
             try:
-                requests = parser.requests(limited=not self.authenticated)
+                requests = parser.requests(limited=not self.authenticated and bool(server.config.requirepass))
             except ProtocolError as error:
-                server.log(".", f"Protocol error ({error}) from client: {self!r}")
-                self.reply(Error(f"ERR Protocol error: {error}"))
+                server.log("-", f"Protocol error ({error}) from client: {self!r}")
+                complaint = Error(f"ERR Protocol error: {error}")
+                server.count_error(complaint)
+                self.reply(complaint)
                 self.close_after_reply = True
                 return
             if not requests:
@@ -190,13 +203,15 @@ class Client:
         try:
             sent = server.network.send(self.sock, data)
         except OSError as error:
-            server.log(".", f"Error writing to client: {error.strerror}")
+            server.log("-", f"Error writing to client: {error.strerror}")
             return self.close_soon()
         server.stats.total_net_output_bytes += sent
+        if sent:
+            self.last_us = server.now_us
         self.output_size -= sent
         if sent < len(data):
             output[0] = memoryview(data)[sent:]
-        elif len(output) > 1:
+        elif self.output_size:
             del output[0]
         else:
             output = self.output = NOTHING
@@ -230,7 +245,7 @@ class Client:
     def check_limit(self, more: int = 0) -> bool:
         """Cut off a client that does not read; whether it is cut off. `more` bytes are not counted yet.
 
-        Redis: checkClientOutputBufferLimits.
+        Redis: checkClientOutputBufferLimits and closeClientOnOutputBufferLimitReached.
         """
         limit = self.server.limits[self.kind]
         if limit is None or self.closed:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 REDIS_VERSION = "7.0.15"        # the Redis whose commands these are
 
-ANY_NUMBER = 2**62
+NO_LIMIT = 2**62
 
 Handler = Callable[["Call"], Any]
 KeySpec = tuple[int, int, int] | Callable[[list[bytes]], list[int]] | None
@@ -73,7 +73,7 @@ class Command:
     failed: int = 0
 
     def __post_init__(self) -> None:
-        self.least, self.most = (self.arity, self.arity) if self.arity >= 0 else (-self.arity, ANY_NUMBER)
+        self.least, self.most = (self.arity, self.arity) if self.arity >= 0 else (-self.arity, NO_LIMIT)
 
     @property
     def is_plain(self) -> bool:

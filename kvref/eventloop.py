@@ -2,7 +2,7 @@
 
 One turn, for ever:
 
-    before_sleep    what must be done before waiting: flush the log, send the replies
+    before_sleep    what must be done before waiting: here the server sends its replies
     poll            wait, but not longer than until the next timer
     after_sleep     what must be known before working: the time
     file events     sockets that can be read or written
@@ -45,10 +45,12 @@ class Event(NamedTuple):
     start_us: int
     end_us: int
     client: int         # id; 0: no client
-    detail: str
+    detail: str         # for people: what was read, run or sent
 
 
 class Timer:
+    """Somebody wants to be called when `due_us` (monotonic) has come."""
+
     __slots__ = ("id", "due_us", "callback", "name")
 
     def __init__(self, id: int, due_us: int, callback: TimerCallback) -> None:

@@ -1,9 +1,9 @@
-"""Active expiry: keys whose time is over and whom nobody asks for are found by sampling.
+"""Active expiry: keys whose time is over and that nobody asks for are found by sampling.
 
 A read deletes the expired key that it meets (*lazy* expiry, Database.find). A key that nobody reads would
 stay for ever; so ten times a second, and briefly before each sleep, a cycle looks at a few keys with a
-deadline, deletes the dead ones, and goes on in the same database while more than a tenth of what it saw was
-dead and its time is not up.
+deadline, deletes the dead ones, and goes on in the same database while more than a tenth (at effort 1) of what it saw
+was dead and its time is not up.
 
 Interface:
   - ActiveExpiry.slow_cycle()    from server_cron: up to a quarter of the time between two crons
@@ -38,7 +38,6 @@ class ActiveExpiry:
         self.enabled = True                 # DEBUG SET-ACTIVE-EXPIRE
         self.stale_percent = 0.0            # running estimate: INFO expired_stale_perc
         self.time_cap_reached = 0           # INFO expired_time_cap_reached_count
-        self.average_ttl_ms = [0] * len(server.databases)
         self._next_db = 0
         self._ran_out = False               # the last cycle ended because its time was up
         self._last_fast_us = -(10**9)
@@ -74,7 +73,8 @@ class ActiveExpiry:
         if not self.enabled:
             return
         if not any(database.deadlines for database in databases):
-            self.average_ttl_ms = [0] * len(databases)
+            for database in databases:
+                database.average_ttl_ms = 0
             self.stale_percent *= 0.95
             return
         count = len(databases) if self._ran_out else min(DATABASES_PER_CALL, len(databases))
@@ -94,7 +94,7 @@ class ActiveExpiry:
         """Loops over one database until few of its keys are dead or the time is up."""
         while True:
             if not database.deadlines:
-                self.average_ttl_ms[database.index] = 0
+                database.average_ttl_ms = 0
                 return
             sampled, expired = self._loop(database)
             self._loops += 1
@@ -108,21 +108,22 @@ class ActiveExpiry:
     def _loop(self, database: Database) -> tuple[int, int]:
         """Look at some keys that have a deadline, delete the dead: (how many looked at, how many deleted)."""
         wanted = KEYS_PER_LOOP + KEYS_PER_LOOP // 4 * self.effort
-        index, now_ms = database.index, self.server.now_ms
+        now_ms = self.server.now_ms
         keys = database.volatile.sample(self.server.random, wanted)
         lifetimes = [database.deadlines[key] - now_ms for key in keys]
         expired = [key for key, left_ms in zip(keys, lifetimes) if left_ms < 0]
         for key in expired:
             database.on_expired(database, key)
-        self._update_average(index, [left_ms for left_ms in lifetimes if left_ms > 0])
+        _update_average(database, [left_ms for left_ms in lifetimes if left_ms > 0])
         self._sampled += len(keys)
         self._expired += len(expired)
         self.server.clock.work(len(keys))
         return len(keys), len(expired)
 
-    def _update_average(self, index: int, lifetimes: list[int]) -> None:
-        """A running mean in which one loop weighs a fiftieth."""
-        if lifetimes:
-            mean = sum(lifetimes) // len(lifetimes)
-            old = self.average_ttl_ms[index]
-            self.average_ttl_ms[index] = mean if not old else old // 50 * 49 + mean // 50
+
+def _update_average(database: Database, lifetimes: list[int]) -> None:
+    """A running mean in which one loop weighs a fiftieth."""
+    if lifetimes:
+        mean = sum(lifetimes) // len(lifetimes)
+        old = database.average_ttl_ms
+        database.average_ttl_ms = mean if not old else old // 50 * 49 + mean // 50

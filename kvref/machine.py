@@ -5,7 +5,7 @@ Interface:
   - RealClock, RealNetwork, RealDisk, RealProcesses   each of them alone
 
 Redis: anet.c and ae_epoll.c (network), rio.c and the system calls in rdb.c and aof.c (disk), bio.c (the
-fsync thread), fork in childinfo.c and rdb.c. Simpler here: one fsync thread, no priorities.
+fsync thread), redisFork in server.c. Simpler here: one fsync thread, no priorities.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class RealNetwork:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
         return sock.detach()
 
     def addresses(self, sock: Socket) -> tuple[str, str]:
@@ -137,16 +139,19 @@ class RealNetwork:
         ready = [(key.fd, mask) for key, mask in events]
         if self._woken:
             self._woken = False
-            self._awake.recv(4096)
+            try:
+                self._awake.recv(4096)
+            except BlockingIOError:
+                pass                        # an earlier recv has taken its byte with others
             ready = [pair for pair in ready if pair[0] != self._awake.fileno()]
         return ready
 
     def wake(self) -> None:
-        self._woken = True
         try:
             self._waker.send(b"!")
         except BlockingIOError:
             pass                            # so full that poll returns anyway
+        self._woken = True                  # last: a note without its byte would leave the byte for ever
 
     def stop(self) -> None:
         """Give the descriptors back, for a process that goes on without this network."""
@@ -274,6 +279,7 @@ class RealProcesses:
         """From now on SIGTERM and SIGINT are noted for `signals`. Only in the main thread of a process of our own."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _note(self, number: int, frame: Any) -> None:
         name = signal.Signals(number).name

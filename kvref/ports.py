@@ -15,7 +15,7 @@ Units: times are integers, in microseconds (`_us`) or milliseconds (`_ms`); size
 Errors: what fails raises OSError with an errno, as the real calls do. Nothing here raises anything else.
 
 Redis: there is no such seam in Redis. It calls the operating system wherever it needs it (ae.c, anet.c,
-bio.c, rio.c, childinfo.c), and replaces parts of it by #ifdef.
+bio.c, rio.c, server.c), and replaces parts of it by #ifdef.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ OpenMode = Literal["r", "w", "a"]   # read what exists; create or empty; create 
 
 
 class Clock(Protocol):
-    """Two clocks. The wall clock may jump, so it serves deadlines alone; timers use the other."""
+    """Two clocks. The wall clock tells the date and may jump; it serves what is a date: deadlines of keys, TIME,
+    SLOWLOG, MONITOR. Timers use the other, which only goes forward."""
 
     def time_us(self) -> int:
         """Wall clock: microseconds since 1970-01-01 UTC."""
@@ -133,6 +134,8 @@ class Job(Protocol):
 
 
 class Processes(Protocol):
+    """This process, its children, and what runs beside the loop."""
+
     pid: int
 
     def memory(self) -> int:

@@ -46,7 +46,7 @@ class ProtocolError(Exception):
 
 # ---- requests: bytes in ------------------------------------------------------------------------
 
-COUNTS: Final = {b"*%d" % n: n for n in range(1, 256)}
+STRIDES: Final = {b"*%d" % n: 2 * n + 1 for n in range(1, 256)}     # pieces of a request of n arguments
 SIZES: Final = [b"$%d" % n for n in range(1024)]
 
 
@@ -129,21 +129,19 @@ class RequestParser:
         start = 0
         try:
             while start < last:
-                end = start + 1 + 2 * COUNTS[pieces[start]]
+                end = start + STRIDES[pieces[start]]
                 if end > last:
                     break
                 args = pieces[start + 2:end:2]
-                i = start + 1
+                i = start - 1
                 for arg in args:
-                    if SIZES[len(arg)] != pieces[i]:
-                        break
                     i += 2
-                if i != end:
-                    break
+                    if SIZES[len(arg)] != pieces[i]:
+                        raise LookupError
                 found.append(args)
                 start = end
         except LookupError:
-            pass                            # not a usual first line: for the careful way to judge
+            pass                            # an unusual line, or one that lies: for the careful way to judge
         self._pos = len(self._buffer) - sum(map(len, pieces[start:])) - 2 * (last - start)
         return found
 

@@ -3,10 +3,11 @@
     poll -> Client.on_readable -> RequestParser -> execute
          -> handler(Call) returns a value -> the reply is appended to the client's output
          -> propagate: the effect goes to those who keep a log
-    before_sleep: expire a little -> flush the log -> send the replies -> free what is closed
+    before_sleep: expire a little -> send the replies -> free what is closed
     -> poll
 
-**The log is flushed before a reply is sent.** Every send happens in before_sleep, after the flush.
+**Every reply leaves in before_sleep.** The place of the log, once there is one, is right before: what a client
+is told has then been written.
 
 Interface:
   - Server(ports, config, random, log)   one server on one computer, real or simulated
@@ -27,14 +28,14 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import kvref.commands  # noqa: F401  (fills the command table)
-from kvref.client import Client, Limit
+from kvref.client import Client, Limit, is_loopback
 from kvref.command_table import Call, Command, rows, table
 from kvref.database import Database
 from kvref.eventloop import EventLoop
 from kvref.expire import ActiveExpiry
 from kvref.ports import Ports, Socket
 from kvref.quoting import monitor_line, text
-from kvref.resp import HEADS, HEADS_MAX, OK, Error, Request, RequestParser, encode
+from kvref.resp import HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
 from kvref.stats import Rate, SlowCall, SlowLog, Stats
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_
 UNKNOWN_SHOWN = 128                 # characters of an unknown command's arguments
 NEVER_NS = 2**62
 
+DEBUG_REFUSED = ('ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you '
+                 'can run it from a local connection, otherwise you need to set this option in the '
+                 'configuration file, and then restart the server.')
 PROTECTED = (
     "DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
     "default user. In this mode connections are only accepted from the loopback interface. If you want to connect "
@@ -107,7 +111,7 @@ class Server:
 
     def __repr__(self) -> str:
         keys = sum(map(len, self.databases))
-        return f"<Server port {self.config.port}: {keys} keys, {len(self.clients)} clients>"
+        return f"<Server port {self.config.port}: keys {keys}, clients {len(self.clients)}>"
 
     # ---- its life
 
@@ -118,6 +122,7 @@ class Server:
         """
         self._open(list(listeners) or self._listen())
         self.loop.add_timer(1, self.server_cron)
+        self.log("*", f"Running mode=standalone, port={self.config.port}.")
         self.log("*", "Ready to accept connections")
 
     def _open(self, listeners: list[Socket]) -> None:
@@ -218,7 +223,7 @@ class Server:
             try:
                 visitor = self.network.accept(listener)
             except OSError as error:
-                self.log("#", f"Accepting client connection: {error.strerror}")
+                self.log("#", f"Accepting client connection: accept: {error.strerror}")
                 return
             if visitor is None:
                 return
@@ -301,7 +306,7 @@ class Server:
             took_ns = now_ns - started_ns
             command.calls += 1
             command.nsec += took_ns
-            if watched or kind is Error or took_ns >= slow_ns:
+            if watched or special or kind is Error or took_ns >= slow_ns:
                 self.conclude(call, command, reply, started_ns, took_ns, self.dirty != dirty)
             started_ns = now_ns
             if now_ns >= refresh_ns:
@@ -311,19 +316,21 @@ class Server:
                 if client.close_after_reply or client.closed or self.stopped:
                     break
                 plain, limited, watched = self._stance(client)
-                special = False
+                slow_ns, special = self._slow_ns, False
             if limited and client.check_limit(size):
                 break
         client.last_command = command or client.last_command
         self.stats.total_commands_processed += done
         client.output_size += size
         client.queue()
+        call.args = NO_ARGS                                 # a long argument is not to outlive its command
 
     def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool, bool]:
         """What only a special command can change: what this client may call without a further look (everything
         plain, or nothing), whether its output is limited, and whether somebody watches its calls."""
         watched = bool(self.feeds or self.monitors or self.loop.observers)
-        return self._plain if client.authenticated else {}, self.limits[client.kind] is not None, watched
+        plain = self._plain if client.authenticated and not client.monitor else {}
+        return plain, self.limits[client.kind] is not None, watched
 
     def admit(self, client: Client, args: Request) -> Command | None:
         """Find a command and check whether it may run now; None: no, and the client has been told why.
@@ -344,11 +351,20 @@ class Server:
         refusal = None
         if not command.least <= len(args) <= command.most:
             refusal = f"ERR wrong number of arguments for '{command.name}' command"
-        elif not client.authenticated and "no_auth" not in command.flags:
+        elif "protected" in command.flags and not self.allows_debug(client):
+            refusal = DEBUG_REFUSED
+        elif self.config.requirepass and not client.authenticated and "no_auth" not in command.flags:
             refusal = "NOAUTH Authentication required."
+        elif client.monitor and command.flags & {"write", "readonly"}:
+            refusal = "ERR Replica can't interact with the keyspace"
         if refusal:
             command.rejected += 1
             raise Error(refusal)
+
+    def allows_debug(self, client: Client) -> bool:
+        """Redis: allowProtectedAction."""
+        allowed = self.config.enable_debug_command
+        return allowed == "yes" or allowed == "local" and client.is_local
 
     def find_command(self, args: Request) -> Command:
         """The command, or the subcommand, that the first words name in any case. Redis: lookupCommand."""
@@ -428,7 +444,10 @@ class Server:
         self.free_closed()
 
     def send_replies(self) -> None:
-        """The only place that sends: once a turn for each client with something to say."""
+        """The only place that sends replies: once a turn for each client that is owed one.
+
+        (A visitor who is refused is told at the door.)
+        """
         waiting, self.to_flush = self.to_flush, []
         for client in waiting:
             client.flush()
@@ -466,7 +485,7 @@ class Server:
                 continue
             client.check_limit()
             if idle_us and self.now_us - client.last_us > idle_us and client.kind == "normal" and not client.monitor:
-                self.log(".", "Closing idle client")
+                self.log("-", "Closing idle client")
                 client.close_soon()
 
     def track_rates(self) -> None:
@@ -477,7 +496,8 @@ class Server:
 
     def reset_stats(self) -> None:
         """CONFIG RESETSTAT."""
-        self.stats.__init__()                       # type: ignore[misc]
+        self.stats.reset()
+        self.expiry.stale_percent, self.expiry.time_cap_reached = 0.0, 0
         for command in rows(self.commands):
             command.calls = command.nsec = command.rejected = command.failed = 0
 
@@ -493,10 +513,6 @@ class Door:
 
     def on_writable(self) -> None:
         pass                                        # nobody writes to a door
-
-
-def is_loopback(peer: str) -> bool:
-    return peer.startswith(("127.", "::1:", "[::1]:"))
 
 
 def _beginning(args: Request) -> str:

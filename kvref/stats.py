@@ -11,7 +11,7 @@ Redis: the stat_ fields and trackInstantaneousMetric in server.c; slowlog.c.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 SAMPLES = 16                        # of a rate
 MAX_ARGS, MAX_BYTES = 32, 128       # what an entry of the slow log keeps of a request
@@ -32,6 +32,11 @@ class Stats:
     total_error_replies: int = 0
     client_output_buffer_limit_disconnections: int = 0
     errors: dict[str, int] = field(default_factory=dict)    # INFO errorstats
+
+    def reset(self) -> None:
+        """All back to nothing, in place: others hold on to this object."""
+        for each, fresh in ((each.name, getattr(Stats(), each.name)) for each in fields(self)):
+            setattr(self, each, fresh)
 
 
 @dataclass(slots=True)

@@ -419,9 +419,9 @@ def test_world_and_client_show_themselves(world):
     alice = world.connect("alice")
     alice("SET", "k", "v")
     alice.send("PING")
-    assert repr(alice) == "<alice: connected, 1 replies awaited, 0 replies and 0 pushes to look at>"
+    assert repr(alice) == "<alice: connected, awaited replies 1>"
     shown = repr(world)
-    assert shown.startswith("<World seed=1\n") and repr(alice) in shown and "/data/" in shown and "1 keys" in shown
+    assert shown.startswith("<World seed=1\n") and repr(alice) in shown and "/data/" in shown and "keys 1" in shown
     world.kill()
     assert "no server runs" in repr(world) and repr(alice).startswith("<alice: the server was killed")
 

@@ -1,4 +1,4 @@
-"""The commands, one file for each group, by the field's names. Importing this package fills the command table."""
+"""The commands, one file for each group, as Redis's documentation groups them. Importing it fills the table."""
 
 from kvref.commands import clients, config, connection, info, introspection, keys, server, strings
 

@@ -5,7 +5,7 @@ Interface:
   - set_name(client, name)    also for HELLO ... SETNAME
   - describe(client)          the line of CLIENT LIST
 
-Redis: clientCommand and getClientInfoString in networking.c. lib-name and lib-ver, and CLIENT SETINFO that
+Redis: clientCommand and catClientInfoString in networking.c. lib-name and lib-ver, and CLIENT SETINFO that
 sets them, are those of Redis 7.2: client libraries of today send it on every connection.
 """
 
@@ -21,6 +21,7 @@ from kvref.resp import OK, Error, Verbatim
 
 if TYPE_CHECKING:
     from kvref.client import Client
+    from kvref.server import Server
 
 container("client", group="connection", since="2.4.0", summary="The connections of this server.")
 
@@ -34,7 +35,6 @@ FLAGS: dict[str, Callable[[Any], bool]] = {
     "O": lambda c: c.monitor,
     "P": lambda c: c.kind == "pubsub",
     "c": lambda c: c.close_after_reply,
-    "A": lambda c: c.closed,
 }
 
 
@@ -93,20 +93,26 @@ def _kind(argument: bytes) -> str:
         raise Error(f"ERR Unknown client type '{text(argument)}'") from None
 
 
+def _connected(server: Server) -> list[Client]:
+    """All but those that this turn has ended: they are freed before the next sleep, and gone for everybody now."""
+    return [client for client in server.clients.values() if not client.closed]
+
+
 def _listed(call: Call) -> list[Client]:
     """The clients that CLIENT LIST is about: all, those of a type, or those with the given ids."""
-    clients, words = call.server.clients, call.args[2:]
+    clients, words = _connected(call.server), call.args[2:]
     option = words[0].lower() if words else b""
     if not words:
-        return list(clients.values())
+        return clients
     if option == b"type" and len(words) == 2:
         kind = _kind(words[1])
-        return [client for client in clients.values() if client.kind == kind]
+        return [client for client in clients if client.kind == kind]
     if option == b"id" and len(words) > 1:
         ids = [parse_int(word) for word in words[1:]]
         if None in ids:
             raise Error("ERR Invalid client ID")
-        return [clients[id] for id in ids if id in clients]
+        by_id = {client.id: client for client in clients}
+        return [by_id[id] for id in ids if id in by_id]
     raise SYNTAX
 
 
@@ -198,7 +204,7 @@ def client_kill(call: Call) -> Any:
 
 
 def _kill(call: Call, passes: Filter, limit: int | None = None) -> int:
-    victims = [client for client in call.server.clients.values() if passes(client)][:limit]
+    victims = [client for client in _connected(call.server) if passes(client)][:limit]
     for client in victims:
         if client is call.client:
             client.close_after_reply = True         # it shall still read the answer

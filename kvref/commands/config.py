@@ -50,7 +50,7 @@ def _redact(call: Call) -> None:
 
 def _may_set_protected(call: Call) -> bool:
     allowed = call.server.config.enable_protected_configs
-    return allowed == "yes" or allowed == "local" and call.client.peer.startswith(("127.", "::1:", "[::1]:"))
+    return allowed == "yes" or allowed == "local" and call.client.is_local
 
 
 @command("config|rewrite", arity=2, flags=ADMIN, group="server", since="2.8.0")

@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kvref.command_table import REDIS_VERSION, Call, command
-from kvref.commands.introspection import all_rows
+from kvref.command_table import REDIS_VERSION, Call, command, rows
 from kvref.resp import Verbatim
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ SERVER: Fields = {
 }
 
 CLIENTS: Fields = {
-    "connected_clients": lambda s: len(s.clients),
+    "connected_clients": lambda s: len(s.clients) - len(s.to_close),
     "cluster_connections": lambda s: 0,
     "maxclients": lambda s: s.config.maxclients,
     "blocked_clients": lambda s: 0,
@@ -133,7 +132,7 @@ def _fixed(fields: Fields) -> Callable[[Server], Lines]:
 
 
 def _command_stats(server: Server) -> Lines:
-    for row in all_rows(server):
+    for row in rows(server.commands):
         if row.calls or row.failed or row.rejected:
             yield f"cmdstat_{row.name}", (
                 f"calls={row.calls},usec={row.nsec // 1000},usec_per_call={row.nsec / 1000 / (row.calls or 1):.2f},"
@@ -148,8 +147,7 @@ def _error_stats(server: Server) -> Lines:
 def _keyspace(server: Server) -> Lines:
     for db in server.databases:
         if db:
-            average_ms = server.expiry.average_ttl_ms[db.index]
-            yield f"db{db.index}", f"keys={len(db)},expires={len(db.deadlines)},avg_ttl={average_ms}"
+            yield f"db{db.index}", f"keys={len(db)},expires={len(db.deadlines)},avg_ttl={db.average_ttl_ms}"
 
 
 SECTIONS: dict[str, Callable[[Server], Lines]] = {

@@ -5,10 +5,10 @@ Everything is read off the command table, so that a new command appears here by 
 Interface:
   - COMMAND, COMMAND COUNT, LIST [FILTERBY], INFO, DOCS, GETKEYS, HELP
   - CLIENT HELP, SLOWLOG HELP, ACL HELP; `help_lines(row)` for who wants the same
-  - rows(server)      each command of a server once
+  - commands(server)  each command of a server once
   - categories(row)   its ACL categories
 
-Redis: commandCommand and its sisters in server.c; setImplicitACLCategories in acl.c. Simpler here: tips, key
+Redis: commandCommand and its sisters in server.c; setImplicitACLCategories too. Simpler here: tips, key
 specifications, complexity and arguments are empty or missing (first key, last key and step are right), and
 the text of HELP is made from the summaries.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kvref.command_table import SYNTAX, Call, Command, command
+from kvref.command_table import SYNTAX, Call, Command, command, rows
 from kvref.glob import glob_match
 from kvref.resp import Error, Members
 
@@ -47,18 +47,9 @@ MORE_CATEGORIES = {                                 # what follows neither from 
 
 # ---- the rows of a server ------------------------------------------------------------------------
 
-def rows(server: Server) -> Iterator[Command]:
-    """Each command once, in order of names, without subcommands (the table has two spellings of each)."""
-    for name, row in server.commands.items():
-        if name == row.name.encode():
-            yield row
-
-
-def all_rows(server: Server) -> Iterator[Command]:
-    """Commands and subcommands."""
-    for row in rows(server):
-        yield row
-        yield from row.subcommands.values()
+def commands(server: Server) -> Iterator[Command]:
+    """Each command once, in order of names, without subcommands."""
+    return (row for row in rows(server.commands) if "|" not in row.name)
 
 
 def find(server: Server, name: bytes) -> Command | None:
@@ -66,14 +57,6 @@ def find(server: Server, name: bytes) -> Command | None:
     parent, bar, sub = name.lower().partition(b"|")
     row = server.commands.get(parent)
     return row.subcommands.get(sub) if row and bar else row
-
-
-def find_request(server: Server, args: list[bytes]) -> Command | None:
-    """The row that would serve this request. Redis: lookupCommand."""
-    row = server.commands.get(args[0].lower())
-    if row is None or not row.subcommands or len(args) < 2:
-        return row
-    return row.subcommands.get(args[1].lower())
 
 
 def categories(row: Command) -> list[str]:
@@ -116,13 +99,13 @@ def document(row: Command) -> dict[bytes, Any]:
 @command("command", arity=-1, flags="loading stale", group="server", since="2.8.13")
 def command_(call: Call) -> Any:
     "Describe every command."
-    return [describe(row) for row in rows(call.server)]
+    return [describe(row) for row in commands(call.server)]
 
 
 @command("command|count", arity=2, flags="loading stale", group="server", since="2.8.13")
 def command_count(call: Call) -> int:
     "Count the commands of this server."
-    return sum(1 for _ in rows(call.server))
+    return sum(1 for _ in commands(call.server))
 
 
 @command("command|info", arity=-2, flags="loading stale", group="server", since="2.8.13")
@@ -137,7 +120,7 @@ def command_info(call: Call) -> Any:
 @command("command|docs", arity=-2, flags="loading stale", group="server", since="7.0.0")
 def command_docs(call: Call) -> Any:
     "Say what some commands do, or all."
-    found = [find(call.server, name) for name in call.args[2:]] or rows(call.server)
+    found = [find(call.server, name) for name in call.args[2:]] or commands(call.server)
     return {row.name.encode(): document(row) for row in found if row}
 
 
@@ -153,20 +136,21 @@ def command_list(call: Call) -> list[bytes]:
     "List the names of commands, all or those that pass a filter."
     words = call.args[2:]
     if not words:
-        return [row.name.encode() for row in rows(call.server)]
+        return [row.name.encode() for row in commands(call.server)]
     keep = FILTERS.get(words[1].lower()) if len(words) == 3 and words[0].lower() == b"filterby" else None
     if keep is None:
         raise SYNTAX
-    return [row.name.encode() for row in all_rows(call.server) if keep(row, words[2])]
+    return [row.name.encode() for row in rows(call.server.commands) if keep(row, words[2])]
 
 
 @command("command|getkeys", arity=-4, flags="loading stale", group="server", since="2.8.13")
 def command_getkeys(call: Call) -> list[bytes]:
     "Pick the keys out of a whole command."
     request = call.args[2:]
-    row = find_request(call.server, request)
-    if row is None:
-        raise Error("ERR Invalid command specified")
+    try:
+        row = call.server.find_command(request)
+    except Error:
+        raise Error("ERR Invalid command specified") from None
     if row.keys is None:
         raise Error("ERR The command has no key arguments")
     if not row.least <= len(request) <= row.most:

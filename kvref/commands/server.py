@@ -128,11 +128,6 @@ def slowlog_reset(call: Call) -> str:
 
 # ---- DEBUG: for tests and lessons ----------------------------------------------------------------
 
-DEBUG_REFUSED = Error('ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you '
-                      'can run it from a local connection, otherwise you need to set this option in the '
-                      'configuration file, and then restart the server.')
-
-
 def _not_understood(command: str, subcommand: bytes) -> Error:
     word = text(subcommand[:128])
     return Error(f"ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP.")
@@ -168,12 +163,9 @@ DEBUG: dict[tuple[bytes, int], Callable[[Call], Any]] = {     # (name, number of
 }
 
 
-@command("debug", arity=-2, flags=ADMIN, group="server", since="1.0.0")
+@command("debug", arity=-2, flags=ADMIN + " protected", group="server", since="1.0.0")
 def debug(call: Call) -> Any:
     "Disturb the server on purpose; refused unless `enable-debug-command` allows it."
-    allowed = call.server.config.enable_debug_command
-    if allowed == "no" or allowed == "local" and not call.client.peer.startswith(("127.", "[::1]:", "::1:")):
-        raise DEBUG_REFUSED
     handler = DEBUG.get((call.args[1].lower(), len(call.args)))
     if handler is None:
         raise _not_understood("DEBUG", call.args[1])

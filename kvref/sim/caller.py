@@ -171,5 +171,5 @@ class Caller:
 
     def __repr__(self) -> str:
         state = self.ended or "connected"
-        return (f"<{self.name}: {state}, {self._owed} replies awaited, "
-                f"{len(self.replies)} replies and {len(self.pushes)} pushes to look at>")
+        counts = {"awaited replies": self._owed, "unread replies": len(self.replies), "unread pushes": len(self.pushes)}
+        return f"<{self.name}: {', '.join([state, *(f'{what} {n}' for what, n in counts.items() if n)])}>"

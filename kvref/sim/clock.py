@@ -1,8 +1,8 @@
 """Virtual time: two clocks that move only when somebody moves them.
 
 A real clock runs by itself, a simulated one is pushed: by `sleep`, by the price of a command (`tick`, `work`), or by
-a `poll` that has nothing to do and jumps to the next thing that will happen. So an hour passes in
-milliseconds, and two runs see the same times to the microsecond.
+a `poll` that has nothing to do and jumps to the next thing that will happen. So an hour passes
+in less than a second, and two runs see the same times to the microsecond.
 
 Interface:
   - time_us, monotonic_us, sleep, tick, work   the Clock port

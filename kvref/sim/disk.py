@@ -380,11 +380,11 @@ class Disk:
         parent, name, _ = self._place(path)
         unsynced = "" if self._directory(parent, path).durable.get(name) == number else ", the name is not durable"
         if node.is_directory:
-            return f"  {path + '/':40}{unsynced.lstrip(', ')}".rstrip()
+            return f"  {path + '/':28}{unsynced.lstrip(', ')}".rstrip()
         amount = "durable" if not node.pending else f"{len(node.durable):,} of them durable"
         if len(node.durable) == len(node.visible) and node.pending:
             amount = "changed since the last fsync"
-        return f"  {path:40}{len(node.visible):>9,} bytes, {amount}{unsynced}"
+        return f"  {path:28}{len(node.visible):>9,} bytes, {amount}{unsynced}"
 
 
 def _parts(path: str) -> list[str]:

@@ -11,7 +11,7 @@ Interface:
   - children        pids that still run
   - measure         a function that answers `memory()`
 
-Redis: fork in rdb.c and aof.c, bio.c's fsync thread, wait3 in server.c's checkChildrenDone.
+Redis: redisFork and checkChildrenDone in server.c, bio.c's fsync thread.
 
 Simpler than there: a child cannot react to an error of the real disk; it ends with status 1.
 """

@@ -1,7 +1,7 @@
 """One simulated computer with a Redis server on it, and the people who call it.
 
     world = World(seed=1)
-    server = world.start(appendonly="yes")
+    server = world.start(maxclients=100)
     alice = world.connect("alice")
     alice("SET", "course", "redis")         # -> 'OK'
     world.run(ms=3_600_000)                 # an hour passes; timers fire
@@ -203,6 +203,10 @@ class World:
             server.loop.step(limit_us)
         except Deadlock as deadlock:
             raise WouldBlock(str(deadlock)) from None
+        except Exception:                   # a bug in the server: it dies of it, as its process would
+            self._note("crash")
+            self._end("the server has crashed")
+            raise
         for caller in self.callers:
             caller.collect()
         if server.stopped:
