@@ -131,7 +131,7 @@ class Client:
             return                                  # nothing more is run: hold nothing more
         parser.receive(data)
         self.run_requests(parser)
-        if self.parser or not parser.at_rest:
+        if parser.size or parser.left or self.parser:
             self._keep(parser)
 
     def run_requests(self, parser: RequestParser) -> None:
@@ -139,7 +139,7 @@ class Client:
         server = self.server
         while not (self.close_after_reply or self.closed):
             try:
-                requests = parser.requests(limited=not self.authenticated and bool(server.config.requirepass))
+                requests = parser.requests(not self.authenticated and bool(server.config.requirepass))
             except ProtocolError as error:
                 server.log("-", f"Protocol error ({error}) from client: {self!r}")
                 complaint = Error(f"ERR Protocol error: {error}")
@@ -157,7 +157,7 @@ class Client:
         """Hold on to a parser with part of a request in it, or give up one that is empty again."""
         if parser is self.server.parser:
             self.server.parser = self.server.new_parser()
-        self.parser = None if parser.at_rest else parser
+        self.parser = parser if parser.size or parser.left else None
         if parser.size > self.server.config.client_query_buffer_limit:
             self.server.log("#", f"Closing client that reached max query buffer length: {self!r}")
             self.close_soon()

@@ -67,6 +67,7 @@ class Command:
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     least: int = 0                      # words of a request, the name included: what arity means
     most: int = 0
+    is_quick: bool = False              # takes microseconds, however much is stored
     calls: int = 0                      # counters of one server: INFO commandstats
     nsec: int = 0
     rejected: int = 0
@@ -74,6 +75,8 @@ class Command:
 
     def __post_init__(self) -> None:
         self.least, self.most = (self.arity, self.arity) if self.arity >= 0 else (-self.arity, NO_LIMIT)
+        # Redis says `fast`, but not of what works on one string: SET may free a large value of another type
+        self.is_quick = "fast" in self.flags or self.group == "string" and self.keys == (1, 1, 1)
 
     @property
     def is_plain(self) -> bool:
@@ -151,14 +154,14 @@ class Call:
     `now_ms` is one instant for the whole command.
     """
 
-    __slots__ = ("server", "client", "db", "args", "now_ms", "effects", "stats")
+    __slots__ = ("server", "client", "db", "args", "now_ms", "effects", "hits", "misses")
 
     client: Client
     db: Database                            # follows SELECT
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.stats = server.stats
+        self.hits = self.misses = 0         # since the last account
         self.args: list[bytes] = []         # args[0] is the command as sent
         self.now_ms = 0                     # wall clock
         self.effects: tuple[tuple[bytes, ...], ...] | None = None
@@ -174,9 +177,9 @@ class Call:
             db.on_expired(db, key)
         value = db.values.get(key)
         if value is None:
-            self.stats.keyspace_misses += 1
+            self.misses += 1
             return None
-        self.stats.keyspace_hits += 1
+        self.hits += 1
         if kind is None or type(value) is kind:
             return value
         raise WRONGTYPE

@@ -59,7 +59,7 @@ class RequestParser:
     A property test holds that both agree on every input and every split.
     """
 
-    __slots__ = ("max_bulk", "size", "missing", "_chunks", "_buffer", "_pos", "_args", "_left", "_bulk")
+    __slots__ = ("max_bulk", "size", "missing", "_chunks", "_buffer", "_pos", "_args", "left", "_bulk")
 
     def __init__(self, max_bulk: int = 512 * 1024 * 1024) -> None:
         self.max_bulk = max_bulk            # proto-max-bulk-len
@@ -69,13 +69,8 @@ class RequestParser:
         self.size = 0                       # bytes held that are not parsed yet: the query buffer
         self.missing = 0                    # so many more bytes must come before another look is worth it
         self._args: Request = NO_ARGS       # the arguments so far of a request cut short
-        self._left = 0                      # and how many are still to come
+        self.left = 0                      # and how many are still to come
         self._bulk = -1                     # length of the argument that is being awaited
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether it holds nothing: any connection may use it next."""
-        return not self.size and not self._left
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the network. Nothing is parsed yet."""
@@ -101,10 +96,12 @@ class RequestParser:
             self._chunks.clear()
         if not self.size:
             return []
-        if not limited and not self._left and self._pos == 0 and len(self._buffer) <= FAST_MAX:
+        found: list[Request] = []
+        if not (limited or self.left or self._pos) and self.size <= FAST_MAX:
             found = self._fast()
-        else:
-            found = []
+            if self._pos == self.size:              # the usual case: all of it
+                self._buffer, self._pos, self.size = b"", 0, 0
+                return found
         while self._pos < len(self._buffer) and not (limited and found):
             try:
                 request = self._careful(limited)
@@ -150,7 +147,7 @@ class RequestParser:
 
     def _careful(self, limited: bool) -> Request | None:
         """The next request, [] for an empty one, None when it is not whole. Advances over what it parsed."""
-        if not self._left:
+        if not self.left:
             if self._buffer[self._pos] != 0x2A:                     # "*"
                 return self._inline()
             end = self._header("mbulk")
@@ -162,13 +159,13 @@ class RequestParser:
             self._pos = end + 2
             if count <= 0:
                 return []
-            self._left, self._args = count, []
-        while self._left:
+            self.left, self._args = count, []
+        while self.left:
             argument = self._argument(limited)
             if argument is None:
                 return None
             self._args.append(argument)
-            self._left -= 1
+            self.left -= 1
         request, self._args = self._args, NO_ARGS
         return request
 

@@ -46,6 +46,7 @@ REFRESH_US = 1000                   # a cached wall clock is never older than th
 SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_*
 UNKNOWN_SHOWN = 128                 # characters of an unknown command's arguments
 NEVER_NS = 2**62
+EXACT_NS = 1_000_000                # a slow log that asks for less has each call timed by itself
 
 DEBUG_REFUSED = ('ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you '
                  'can run it from a local connection, otherwise you need to set this option in the '
@@ -101,6 +102,7 @@ class Server:
         self._last_client_id: int = 0
         self._cron_ids: list[int] = []                          # clients that the cron has yet to look at
         self.slowlog: SlowLog = SlowLog()
+        self._started_ns: int = 0                               # when the call or the run at hand began
         self._slow_ns: int = 0                                  # a call that took so long enters the slow log
         self.command_rate: Rate = Rate()
         self.input_rate: Rate = Rate()
@@ -270,14 +272,16 @@ class Server:
         """Run requests of one client in order. Redis: processCommand and call().
 
         The hot path. A plain command with the right number of words costs one lookup and one call; each reply
-        is encoded before the next command runs; what rarely follows from a command stands in `conclude`.
+        is encoded before the next command runs. A run of the same quick command is accounted for as a whole,
+        unless somebody wants to know of each call; see `account`.
         """
-        call, output, tick, slow_ns = self.call, client.outbox(), self.clock.tick, self._slow_ns
+        call, output = self.call, client.outbox()
         call.client, call.db, call.now_ms = client, client.db, self.now_ms
-        plain, limited, watched = self._stance(client)
-        special = False
-        started_ns, refresh_ns = self.clock.monotonic_us() * 1000, self._refresh_at_ns
-        done = size = 0
+        plain, singly = self._stance(client)
+        alone = special = False
+        last, run = None, 0                                     # the command at hand, and how often in a row
+        size, dirty = 0, self.dirty
+        self._started_ns = self.clock.monotonic_us() * 1000
         for args in requests:
             command = plain.get(args[0])
             if command is None or not command.least <= len(args) <= command.most:
@@ -285,10 +289,14 @@ class Server:
                 if command is None:
                     continue
                 special = True
+            if command is not last:
+                if run:
+                    self.account(call, last, run)
+                last, run, dirty = command, 0, self.dirty
+                alone = singly or special or not command.is_quick
             call.args = args
-            dirty = self.dirty
             try:
-                reply = command.handler(call)               # type: ignore[misc]
+                reply = command.handler(call)                   # type: ignore[misc]
             except Error as error:
                 reply = error
             kind = type(reply)
@@ -301,36 +309,61 @@ class Server:
                 data = encode(reply, client.resp)
             output.append(data)
             size += len(data)
-            done += 1
-            now_ns = tick()
-            took_ns = now_ns - started_ns
-            command.calls += 1
-            command.nsec += took_ns
-            if watched or special or kind is Error or took_ns >= slow_ns:
-                self.conclude(call, command, reply, started_ns, took_ns, self.dirty != dirty)
-            started_ns = now_ns
-            if now_ns >= refresh_ns:
-                self.update_time()
-                call.now_ms, refresh_ns = self.now_ms, self._refresh_at_ns
-            if special:                                     # it may have ended the connection or changed its state
-                if client.close_after_reply or client.closed or self.stopped:
+            run += 1
+            if alone or kind is Error:
+                self.account(call, command, run, reply, self.dirty != dirty)
+                run, dirty = 0, self.dirty
+                if special:                                     # it may have ended the connection, or changed it
+                    if client.close_after_reply or client.closed or self.stopped:
+                        break
+                    plain, singly = self._stance(client)
+                    last, special = None, False
+                if client.check_limit(size):
                     break
-                plain, limited, watched = self._stance(client)
-                slow_ns, special = self._slow_ns, False
-            if limited and client.check_limit(size):
-                break
-        client.last_command = command or client.last_command
-        self.stats.total_commands_processed += done
+        if run:
+            self.account(call, last, run)
+        client.last_command = last or client.last_command
         client.output_size += size
         client.queue()
-        call.args = NO_ARGS                                 # a long argument is not to outlive its command
+        call.args = NO_ARGS                                     # a long argument is not to outlive its command
 
-    def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool, bool]:
+    def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool]:
         """What only a special command can change: what this client may call without a further look (everything
-        plain, or nothing), whether its output is limited, and whether somebody watches its calls."""
-        watched = bool(self.feeds or self.monitors or self.loop.observers)
+        plain, or nothing), and whether each of its calls is looked at singly."""
         plain = self._plain if client.authenticated and not client.monitor else {}
-        return plain, self.limits[client.kind] is not None, watched
+        watched = self.feeds or self.monitors or self.loop.observers or self._slow_ns < EXACT_NS
+        return plain, bool(watched or self.limits[client.kind])
+
+    def account(self, call: Call, command: Command | None, run: int, reply: Any = None, wrote: bool = False) -> None:
+        """Draw the consequences of a call, or of a run of calls: time, statistics, and those who want to know.
+
+        A run is timed as a whole, by one look at the clock. If it was slow, its last call enters the slow log,
+        and says so. Below EXACT_NS `slowlog-log-slower-than` has each call timed by itself.
+        """
+        assert command
+        started_ns, self._started_ns = self._started_ns, self.clock.tick()
+        took_ns = self._started_ns - started_ns
+        command.calls += run
+        command.nsec += took_ns
+        stats = self.stats
+        stats.total_commands_processed += run
+        stats.keyspace_hits += call.hits
+        stats.keyspace_misses += call.misses
+        call.hits = call.misses = 0
+        if type(reply) is Error:
+            command.failed += 1
+            self.count_error(reply)
+        if took_ns >= self._slow_ns and "skip_slowlog" not in command.flags:
+            self.remember_slow(call, took_ns // 1000, run)
+        if self.monitors:
+            self.feed_monitors(call, command)
+        if self.loop.observers:
+            self.loop.emit("command", started_ns // 1000, call.client.id, command.name)
+        if wrote or call.effects is not None:
+            self.propagate(call)
+        if self._started_ns >= self._refresh_at_ns:
+            self.update_time()
+            call.now_ms = self.now_ms
 
     def admit(self, client: Client, args: Request) -> Command | None:
         """Find a command and check whether it may run now; None: no, and the client has been told why.
@@ -378,20 +411,6 @@ class Server:
             raise Error(f"ERR unknown subcommand '{text(args[1][:128])}'. Try {command.name.upper()} HELP.")
         return found
 
-    def conclude(self, call: Call, command: Command, reply: Any, started_ns: int, took_ns: int, wrote: bool) -> None:
-        """What follows from a call for those who watch: statistics, slow log, monitors, observers, the log."""
-        if type(reply) is Error:
-            command.failed += 1
-            self.count_error(reply)
-        if took_ns >= self._slow_ns:
-            self.remember_slow(call, command, took_ns // 1000)
-        if self.monitors:
-            self.feed_monitors(call, command)
-        if self.loop.observers:
-            self.loop.emit("command", started_ns // 1000, call.client.id, command.name)
-        if wrote or call.effects is not None:
-            self.propagate(call)
-
     # ---- what follows from a call
 
     def propagate(self, call: Call) -> None:
@@ -415,11 +434,11 @@ class Server:
         self.stats.total_error_replies += 1
         self.stats.errors[error.code] = self.stats.errors.get(error.code, 0) + 1
 
-    def remember_slow(self, call: Call, command: Command, took_us: int) -> None:
+    def remember_slow(self, call: Call, took_us: int, run: int) -> None:
         """Make an entry in the slow log."""
-        if "skip_slowlog" not in command.flags:
-            self.slowlog.add(SlowCall(0, self.clock.time_us() // 1_000_000, took_us, call.args,
-                                      call.client.peer, call.client.name), self.config.slowlog_max_len)
+        args = call.args if run == 1 else [*call.args, b"... (the last of %d calls timed together)" % run]
+        self.slowlog.add(SlowCall(0, self.clock.time_us() // 1_000_000, took_us, args, call.client.peer,
+                                  call.client.name), self.config.slowlog_max_len)
 
     def feed_monitors(self, call: Call, command: Command) -> None:
         """Show a command to the clients in MONITOR mode. Redis: replicationFeedMonitors."""
