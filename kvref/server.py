@@ -279,24 +279,26 @@ class Server:
         call.client, call.db, call.now_ms = client, client.db, self.now_ms
         plain, singly = self._stance(client)
         alone = special = False
-        last, run = None, 0                                     # the command at hand, and how often in a row
+        command, name, words, run = None, b"", 0, 0             # the command at hand, and how often in a row
         size, dirty = 0, self.dirty
         self._started_ns = self.clock.monotonic_us() * 1000
         for args in requests:
-            command = plain.get(args[0])
-            if command is None or not command.least <= len(args) <= command.most:
-                command = self.admit(client, args)
-                if command is None:
-                    continue
-                special = True
-            if command is not last:
+            if args[0] != name or len(args) != words:           # not the same again
                 if run:
-                    self.account(call, last, run)
-                last, run, dirty = command, 0, self.dirty
+                    self.account(call, command, run)
+                    run, dirty = 0, self.dirty
+                name, words = args[0], len(args)
+                command = plain.get(name)
+                if command is None or not command.least <= words <= command.most:
+                    command, words = self.admit(client, args), 0        # 0: never the same again
+                    if command is None:
+                        continue
+                    special = True
+                handler = command.handler
                 alone = singly or special or not command.is_quick
             call.args = args
             try:
-                reply = command.handler(call)                   # type: ignore[misc]
+                reply = handler(call)                           # type: ignore[misc]
             except Error as error:
                 reply = error
             kind = type(reply)
@@ -317,12 +319,12 @@ class Server:
                     if client.close_after_reply or client.closed or self.stopped:
                         break
                     plain, singly = self._stance(client)
-                    last, special = None, False
+                    special = False
                 if client.check_limit(size):
                     break
         if run:
-            self.account(call, last, run)
-        client.last_command = last or client.last_command
+            self.account(call, command, run)
+        client.last_command = command or client.last_command
         client.output_size += size
         client.queue()
         call.args = NO_ARGS                                     # a long argument is not to outlive its command
