@@ -130,16 +130,18 @@ class RequestParser:
                 if end > last:
                     break
                 args = pieces[start + 2:end:2]
-                i = start - 1
+                place = start + 1
                 for arg in args:
-                    i += 2
-                    if SIZES[len(arg)] != pieces[i]:
+                    if SIZES[len(arg)] != pieces[place]:
                         raise LookupError
+                    place += 2
                 found.append(args)
                 start = end
         except LookupError:
             pass                            # an unusual line, or one that lies: for the careful way to judge
-        self._pos = len(self._buffer) - sum(map(len, pieces[start:])) - 2 * (last - start)
+        self._pos = len(self._buffer)
+        if start < last or pieces[last]:    # some of it is left
+            self._pos -= sum(map(len, pieces[start:])) + 2 * (last - start)
         return found
 
     # The careful way, as Redis reads: a line ends at its first CR, and the byte after it is not looked at;

@@ -275,8 +275,9 @@ class Server:
         is encoded before the next command runs. A run of the same quick command is accounted for as a whole,
         unless somebody wants to know of each call; see `account`.
         """
-        call, output = self.call, client.outbox()
+        call = self.call
         call.client, call.db, call.now_ms = client, client.db, self.now_ms
+        append = client.outbox().append
         plain, singly = self._stance(client)
         alone = special = False
         command, name, words, run = None, b"", 0, 0             # the command at hand, and how often in a row
@@ -309,7 +310,7 @@ class Server:
                 data = b"+OK\r\n"
             else:
                 data = encode(reply, client.resp)
-            output.append(data)
+            append(data)
             size += len(data)
             run += 1
             if alone or kind is Error:
