@@ -11,6 +11,7 @@ The table is the single source for lookup, arity, flags, key positions, COMMAND 
 Interface:
   - command(...)   declares a handler; "client|list" declares a subcommand of "client"
   - Command        one row of the table; a server works on copies, so that counters are its own
+  - counted_keys   finds the keys of commands that count them: `more_keys`
   - table()        fresh rows for one server, under each usual spelling of their names
   - rows(table)    each of them once
   - Call           the server, client, database, arguments and instant of one call
@@ -25,10 +26,11 @@ for the argc, argv and db that a C handler finds in its client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from kvref.numbers import parse_int
 from kvref.resp import Error
 
 if TYPE_CHECKING:
@@ -40,8 +42,10 @@ REDIS_VERSION = "7.0.15"        # the Redis whose commands these are
 
 NO_LIMIT = 2**62
 
+Kind = TypeVar("Kind", bound=Sized)
 Handler = Callable[["Call"], Any]
-KeySpec = tuple[int, int, int] | Callable[[list[bytes]], list[int]] | None
+KeySpec = tuple[int, int, int] | None
+KeyFinder = Callable[[list[bytes]], list[int]]
 
 WRONGTYPE = Error("WRONGTYPE Operation against a key holding the wrong kind of value")
 SYNTAX = Error("ERR syntax error")
@@ -52,8 +56,8 @@ NO_SUCH_KEY = Error("ERR no such key")
 class Command:
     """One command. `arity` counts the name; negative: at least so many.
 
-    `keys` is (first, last, step) as COMMAND INFO reports them, last counted from the end if negative,
-    or a function from the arguments to the positions of the keys; None: no keys.
+    `keys` is (first, last, step) as COMMAND INFO reports them, last counted from the end if negative; None: no
+    keys in fixed places. `more_keys` finds those whose places depend on the arguments: see `counted_keys`.
     """
 
     name: str                           # lower case; "client|list" for a subcommand
@@ -64,6 +68,7 @@ class Command:
     group: str
     since: str
     summary: str
+    more_keys: KeyFinder | None = None
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     least: int = 0                      # words of a request, the name included: what arity means
     most: int = 0
@@ -86,18 +91,25 @@ class Command:
 
     def key_positions(self, args: list[bytes]) -> list[int]:
         """Indices into `args` that hold keys."""
+        found = self.more_keys(args) if self.more_keys else []
         if self.keys is None:
-            return []
-        if callable(self.keys):
-            return self.keys(args)
+            return found
         first, last, step = self.keys
-        return list(range(first, (last if last >= 0 else len(args) + last) + 1, step))
+        return [*range(first, (last if last >= 0 else len(args) + last) + 1, step), *found]
+
+
+def counted_keys(at: int) -> KeyFinder:
+    """For commands whose word `at` says how many keys follow it: ZUNION 2 one two. No keys where it makes no sense."""
+    def find(args: list[bytes]) -> list[int]:
+        count = parse_int(args[at]) if at < len(args) else None
+        return list(range(at + 1, at + 1 + count)) if count and 0 < count < len(args) - at else []
+    return find
 
 
 _declared: dict[str, Command] = {}
 
 
-def command(name: str, *, arity: int, flags: str = "", keys: KeySpec = None,
+def command(name: str, *, arity: int, flags: str = "", keys: KeySpec = None, more_keys: KeyFinder | None = None,
             group: str, since: str) -> Callable[[Handler], Handler]:
     """Declare the decorated function as the handler of a command; its docstring is the summary.
 
@@ -108,7 +120,7 @@ def command(name: str, *, arity: int, flags: str = "", keys: KeySpec = None,
     def declare(handler: Handler) -> Handler:
         words = frozenset(flags.split())
         _declared[name] = Command(name, handler, arity, words, keys, group, since,
-                                  (handler.__doc__ or "").strip().split("\n")[0])
+                                  (handler.__doc__ or "").strip().split("\n")[0], more_keys)
         return handler
     return declare
 
@@ -190,6 +202,23 @@ class Call:
         if value is not None and kind is not None and type(value) is not kind:
             raise WRONGTYPE
         return value
+
+    def lookup_or_new(self, key: bytes, kind: type[Kind]) -> Kind:
+        """As `lookup`; where there is no such key, it holds a fresh, empty value from now on.
+
+        For handlers that have checked their arguments and are about to fill it.
+        """
+        value: Kind | None = self.lookup(key, kind)
+        if value is None:
+            value = kind()
+            self.db.set(key, value)
+        return value
+
+    def drop_if_empty(self, key: bytes, value: Sized) -> None:
+        """No key holds an empty collection: call it after something was taken out, and after `changed`."""
+        if not value:
+            self.db.delete(key)
+            self.changed(key, "del", 0)
 
     def changed(self, key: bytes, event: str, n: int = 1, db: Database | None = None) -> None:
         """Say that this call changed a key: the one place for all that follows from a change.

@@ -1,7 +1,6 @@
 """The keyspace: keys, bare values, deadlines, random keys and cursors.
 
 Interface:
-  - Sampler     beside a dict: a random member in O(1), and a cursor that survives changes
   - Database    one of the sixteen: find, set, delete, expire_at, persist, random_key, scan
 
 A value is a bare Python object: bytes is a string. No wrapper stands around it: a key of 16 bytes with a small
@@ -10,7 +9,7 @@ of the wall clock, in a dict of its own.
 
 Redis: db.c and dict.c. Redis keeps keys and deadlines in two hash tables that it grows step by step, and
 walks them by a cursor whose bits count in reverse. Python's dict grows in one go and has neither cursor nor
-random member; the Sampler adds both.
+random member; `kvref.sampling` adds both.
 """
 
 from __future__ import annotations
@@ -19,87 +18,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-MIN_COMPACT = 16        # below this many entries dead ones do no harm
-
-
-class Sampler:
-    """The keys of a dict in a list, for random picks and for cursors.
-
-    The list is made when somebody first asks; a dict that nobody samples pays nothing for it. From then on a
-    deletion leaves its entry behind, *dead*; a key that comes back before the list is cleaned wakes its old
-    entry. When more than half of the entries are dead, the list is compacted in order.
-
-    Invariants: every key of the dict has exactly one entry; compaction moves an entry only down. A cursor
-    is an index that walks downwards, so it cannot pass over a key that stays: a key below the cursor stays
-    below it. That is SCAN's guarantee.
-    """
-
-    __slots__ = ("members", "entries", "dead")
-
-    def __init__(self, members: dict[bytes, Any]) -> None:
-        self.members = members
-        self.entries: list[bytes] | None = None
-        self.dead: set[bytes] = set()       # entries whose key is gone; asked, never iterated
-
-    def add(self, key: bytes) -> None:
-        """Call it for a key that is new in the dict."""
-        if self.entries is None:
-            return
-        if key in self.dead:
-            self.dead.remove(key)
-        else:
-            self.entries.append(key)
-
-    def discard(self, key: bytes) -> None:
-        """Call it when a key has left the dict."""
-        if self.entries is None:
-            return
-        self.dead.add(key)
-        if 2 * len(self.dead) > len(self.entries) > MIN_COMPACT:
-            self._compact()
-
-    def clear(self) -> None:
-        self.entries = None
-        self.dead.clear()
-
-    def _listed(self) -> list[bytes]:
-        if self.entries is None:
-            self.entries = list(self.members)
-        return self.entries
-
-    def _compact(self) -> None:
-        dead = self.dead
-        self.entries = [key for key in self._listed() if key not in dead]
-        self.dead = set()
-
-    def pick(self, random: Random) -> bytes | None:
-        """A member, each as likely as any other; None when there is none."""
-        if not self.members:
-            return None
-        if len(self._listed()) > 2 * len(self.members):
-            self._compact()                 # only below MIN_COMPACT: keeps the expected tries at two
-        entries = self._listed()
-        while True:
-            key = entries[int(random.random() * len(entries))]
-            if key not in self.dead:
-                return key
-
-    def sample(self, random: Random, count: int) -> list[bytes]:
-        """Different members, about `count` of them or all there are: as many as so many picks happen to hit."""
-        if len(self.members) <= count:
-            return list(self.members)
-        return list(dict.fromkeys(key for _ in range(count) if (key := self.pick(random)) is not None))
-
-    def walk(self, cursor: int, count: int) -> tuple[int, list[bytes]]:
-        """About `count` members from a cursor on: (next cursor, members). 0 starts, and 0 says it is over.
-
-        A member that is there from the first call to the last is returned at least once.
-        """
-        entries, dead = self._listed(), self.dead
-        high = min(cursor or len(entries), len(entries))
-        low = max(0, high - count)
-        return low, [key for key in entries[low:high] if not dead or key not in dead]
-
+from kvref.sampling import Sampler
 
 class Database:
     """Keys, values and deadlines. `on_expired(database, key)` deletes a key whose time is over, and tells."""

@@ -24,11 +24,14 @@ side is hiredis. Simpler here: a request is a list of bytes, made at once; Redis
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 from kvref.numbers import format_double, parse_int
 from kvref.quoting import split_args, text
+from kvref.sampling import Hash, Members
 
 INLINE_MAX = 64 * 1024          # longest line: PROTO_INLINE_MAX_SIZE
 UNAUTHENTICATED_ARGS = 10       # before AUTH a stranger may not ask for more than this
@@ -47,7 +50,8 @@ class ProtocolError(Exception):
 # ---- requests: bytes in ------------------------------------------------------------------------
 
 STRIDES: Final = {b"*%d" % n: 2 * n + 1 for n in range(1, 256)}     # pieces of a request of n arguments
-SIZES: Final = [b"$%d" % n for n in range(1024)]
+HEADS_MAX: Final = 1024         # bulk strings shorter than this have their first line ready: % costs more than all else
+SIZES: Final = [b"$%d" % n for n in range(HEADS_MAX)]
 
 
 class RequestParser:
@@ -245,10 +249,6 @@ class Error(Exception):
         return hash(self.text)
 
 
-class Members(dict[bytes, None]):
-    """A set that remembers the order of insertion: the reply, and also the stored value."""
-
-
 class Pairs(list[tuple[Any, Any]]):
     """Pairs in order: flat in RESP2, an array of arrays in RESP3 (ZRANGE WITHSCORES, HRANDFIELD)."""
 
@@ -284,8 +284,8 @@ def _line(mark: bytes) -> Callable[[Any, int], bytes]:
     return lambda status, resp: mark + status.encode("utf-8", "surrogateescape") + b"\r\n"
 
 
-HEADS_MAX: Final = 1024         # bulk strings shorter than this have their first line ready: % costs more than all else
-HEADS: Final = [b"$%d\r\n" % n for n in range(HEADS_MAX)]
+HEADS: Final = [size + b"\r\n" for size in SIZES]
+BYTES_ALONE: Final = {bytes}
 
 
 def _bulk(data: bytes, resp: int) -> bytes:
@@ -312,12 +312,20 @@ def _boolean(value: bool, resp: int) -> bytes:
 
 
 def _array(values: Any, resp: int, mark: bytes = b"*") -> bytes:
-    return b"%b%d\r\n" % (mark, len(values)) + b"".join([_ENCODERS[type(v)](v, resp) for v in values])
+    return b"%b%d\r\n" % (mark, len(values)) + _sequence(values, resp)
+
+
+def _sequence(values: Any, resp: int) -> bytes:
+    """The elements. Short bulk strings alone, which is what most long replies are, take no Python code for each."""
+    if values and {*map(type, values)} == BYTES_ALONE and max(map(len, values)) < HEADS_MAX:
+        sizes = map(SIZES.__getitem__, map(len, values))
+        return b"\r\n".join(chain.from_iterable(zip(sizes, values))) + b"\r\n"
+    return b"".join([_ENCODERS[type(v)](v, resp) for v in values])
 
 
 def _map(pairs: dict[Any, Any], resp: int) -> bytes:
-    flat = b"".join([_ENCODERS[type(v)](v, resp) for pair in pairs.items() for v in pair])
-    return (b"*%d\r\n" % (2 * len(pairs)) if resp == 2 else b"%%%d\r\n" % len(pairs)) + flat
+    flat = list(chain.from_iterable(pairs.items()))
+    return (b"*%d\r\n" % len(flat) if resp == 2 else b"%%%d\r\n" % len(pairs)) + _sequence(flat, resp)
 
 
 def _members(members: Members, resp: int) -> bytes:
@@ -325,7 +333,7 @@ def _members(members: Members, resp: int) -> bytes:
 
 
 def _pairs(pairs: Pairs, resp: int) -> bytes:
-    return _array([v for pair in pairs for v in pair] if resp == 2 else [list(pair) for pair in pairs], resp)
+    return _array(list(chain.from_iterable(pairs)) if resp == 2 else [list(pair) for pair in pairs], resp)
 
 
 _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
@@ -335,10 +343,12 @@ _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
     type(None): lambda none, resp: b"$-1\r\n" if resp == 2 else b"_\r\n",
     list: _array,
     tuple: _array,
+    deque: _array,
     dict: _map,
     float: _double,
     bool: _boolean,
     Members: _members,
+    Hash: _map,
     Pairs: _pairs,
     Push: lambda values, resp: _array(values, resp, b"*" if resp == 2 else b">"),
     Verbatim: _verbatim,

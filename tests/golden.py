@@ -44,7 +44,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kvref.lab.cli import format_reply, quote, split_args
-from kvref.resp import Error, Members, Push, Verbatim
+from kvref.resp import Error, Push, Verbatim
+from kvref.sampling import Members
 
 SCRIPTS = Path(__file__).parent / "scripts"
 DEFAULT = "default"

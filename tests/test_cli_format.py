@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from kvref.lab.cli import format_reply, quote, split_args
-from kvref.resp import Error, Members, Pairs, Push, Verbatim, encode
+from kvref.resp import Error, Pairs, Push, Verbatim, encode
+from kvref.sampling import Members
 from tests import golden
 
 PRINTED = [

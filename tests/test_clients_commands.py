@@ -11,7 +11,7 @@ import pytest
 
 from kvref.command_table import commands
 from kvref.quoting import monitor_line, repr_arg, split_args
-from kvref.resp import Members
+from kvref.sampling import Members
 from kvref.sim import Caller, ReplyError, World
 
 # CLIENT LIST of redis-server 7.0.15, and what 7.2 has put behind it.

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kvref.database import Database, Sampler, swap
+from kvref.database import Database, swap
+from kvref.sampling import Sampler
 from kvref.sim import World
 
 KEYS = st.integers(0, 60).map(lambda n: b"k%d" % n)

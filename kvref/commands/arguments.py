@@ -1,7 +1,8 @@
 """What handlers read from their arguments: integers, and options that a table describes.
 
 Interface:
-  - integer(text)                 the number, or the error that every command answers with
+  - integer, bounded, double      the number, or the error that every command answers with
+  - span(start, stop, length)     the places between two indices that may count from the end
   - Option, parse_options         the words behind the fixed arguments: NX, EX 10, MATCH pattern ...
   - wrong_arity, invalid_expire   errors that name the command
 
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from kvref.command_table import SYNTAX, Call
-from kvref.numbers import parse_int
+from kvref.numbers import INT64_MAX, parse_double, parse_int
 from kvref.resp import Error
 
 NOT_AN_INTEGER: Final = Error("ERR value is not an integer or out of range")
@@ -28,11 +29,43 @@ def integer(text: bytes) -> int:
     return number
 
 
+def bounded(text: bytes, low: int, high: int, complaint: str = "") -> int:
+    """An integer from low to high. Redis: getRangeLongFromObjectOrReply."""
+    number = parse_int(text)
+    if number is not None and low <= number <= high:
+        return number
+    if complaint:
+        raise Error(complaint)
+    integer(text)
+    raise Error(f"ERR value is out of range, value must between {low} and {high}")
+
+
+def positive(text: bytes) -> int:
+    """Zero is fine. Redis: getPositiveLongFromObjectOrReply."""
+    return bounded(text, 0, INT64_MAX, "ERR value is out of range, must be positive")
+
+
+def double(text: bytes, complaint: str = "ERR value is not a valid float") -> float:
+    """A double, never NaN."""
+    number = parse_double(text)
+    if number is None:
+        raise Error(complaint)
+    return number
+
+
+def span(start: int, stop: int, length: int) -> range:
+    """The places from start to stop, both included; negative indices count from the end. For LRANGE and ZRANGE."""
+    start = max(0, start + length) if start < 0 else start
+    stop = stop + length if stop < 0 else stop
+    return range(start, min(stop, length - 1) + 1)
+
+
 class Option(NamedTuple):
     """What one word says. Words that decide the same thing exclude one another; the same word may come again."""
 
     decides: str
-    read: Callable[[bytes], Any] | None = None      # turns the argument behind the word into a value; None: it has none
+    read: Callable[..., Any] | None = None      # turns the arguments behind the word into a value; None: it has none
+    takes: int = 1                              # how many arguments `read` wants
 
 
 def parse_options(words: list[bytes], table: Mapping[bytes, Option]) -> dict[str, tuple[bytes, Any]]:
@@ -47,7 +80,7 @@ def parse_options(words: list[bytes], table: Mapping[bytes, Option]) -> dict[str
         option = table.get(word)
         if option is None or found.get(option.decides, (word,))[0] != word:
             raise SYNTAX
-        found[option.decides] = (word, option.read(_next(rest)) if option.read else None)
+    """The places from start to stop, both included; negative indices count from the end. As LRANGE wants them."""
     return found
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvref.command_table import SYNTAX, Call, Command, command, rows
 from kvref.glob import glob_match
-from kvref.resp import Error, Members
+from kvref.resp import Error
+from kvref.sampling import Members
 
 if TYPE_CHECKING:
     from kvref.server import Server
@@ -73,7 +74,7 @@ def categories(row: Command) -> list[str]:
 
 
 def _first_last_step(row: Command) -> tuple[int, int, int]:
-    return row.keys if isinstance(row.keys, tuple) else (0, 0, 0)
+    return row.keys or (0, 0, 0)
 
 
 def describe(row: Command) -> list[Any]:
@@ -151,7 +152,7 @@ def command_getkeys(call: Call) -> list[bytes]:
         row = call.server.find_command(request)
     except Error:
         raise Error("ERR Invalid command specified") from None
-    if row.keys is None:
+    if row.keys is None and row.more_keys is None:
         raise Error("ERR The command has no key arguments")
     if not row.least <= len(request) <= row.most:
         raise Error("ERR Invalid number of arguments specified for command")

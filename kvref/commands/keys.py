@@ -2,8 +2,6 @@
 
 Interface:
   - the commands of the group "generic"
-  - TYPES            one row for each type of value: its name, and how Redis would encode it
-  - type_name        what TYPE answers
   - parse_cursor     the cursor of SCAN, HSCAN, SSCAN and ZSCAN
 
 A deadline is an instant of the wall clock, in milliseconds. EXPIRE and its kin state it in four ways, all
@@ -19,50 +17,25 @@ import copy
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from kvref.command_table import NO_SUCH_KEY, SYNTAX, Call, command, container
-from kvref.commands.arguments import Option, integer, invalid_expire, parse_options
+from kvref.commands.arguments import Option, bounded, integer, invalid_expire, parse_options
 from kvref.commands.introspection import help_lines
 from kvref.database import Database
 from kvref.glob import glob_match
 from kvref.numbers import INT64_MAX, INT64_MIN, UINT64_MAX, parse_int
 from kvref.quoting import text
 from kvref.resp import OK, Error
+from kvref.values import encoding, type_name
 
-# ---- types of values ---------------------------------------------------------------------------
-
-EMBSTR_MAX: Final = 44                      # bytes of a string that fit one 64-byte cell with its header
-
-
-class ValueType(NamedTuple):
-    """How the outside world calls values of one Python type."""
-
-    name: str                               # TYPE
-    encoding: Callable[[Any], str]          # OBJECT ENCODING
-
-
-def string_encoding(value: bytes) -> str:
-    """Integers are kept as integers, short strings beside their header, long ones apart."""
-    if parse_int(value) is not None:
-        return "int"
-    return "embstr" if len(value) <= EMBSTR_MAX else "raw"
-
-
-TYPES: Final[dict[type, ValueType]] = {bytes: ValueType("string", string_encoding)}
-
-
-def type_name(value: Any) -> str:
-    return "none" if value is None else TYPES[type(value)].name
-
+# ---- is it there? ------------------------------------------------------------------------------
 
 @command("type", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="1.0.0")
 def type_(call: Call) -> str:
     "The type of the value: string, list, hash, set, zset; none without a key."
     return type_name(call.read(call.args[1]))
 
-
-# ---- is it there? ------------------------------------------------------------------------------
 
 @command("exists", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="1.0.0")
 def exists(call: Call) -> int:
@@ -308,9 +281,7 @@ INT32_MAX: Final = 2**31 - 1
 
 
 def _database(call: Call, text: bytes) -> Database:
-    index = integer(text)
-    if not INT32_MIN <= index <= INT32_MAX:
-        raise Error(f"ERR value is out of range, value must between {INT32_MIN} and {INT32_MAX}")
+    index = bounded(text, INT32_MIN, INT32_MAX)
     if not 0 <= index < len(call.server.databases):
         raise Error("ERR DB index is out of range")
     return call.server.databases[index]
@@ -394,7 +365,7 @@ container("object", group="generic", since="2.2.3", summary="How the server keep
 def object_encoding(call: Call) -> bytes | None:
     "The layout that Redis would choose for the value."
     value = call.read(call.args[2])
-    return None if value is None else TYPES[type(value)].encoding(value).encode()
+    return None if value is None else encoding(value, call.server.config).encode()
 
 
 @command("object|refcount", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kvref import quoting
-from kvref.resp import Error, Members, Pairs, Push, Verbatim
+from kvref.resp import Error, Pairs, Push, Verbatim
+from kvref.sampling import Members
 
 
 def quote(data: bytes) -> str:
