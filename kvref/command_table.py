@@ -45,7 +45,7 @@ NO_LIMIT = 2**62
 Kind = TypeVar("Kind", bound=Sized)
 Handler = Callable[["Call"], Any]
 KeySpec = tuple[int, int, int] | None
-KeyFinder = Callable[[list[bytes]], list[int]]
+KeyFinder = Callable[[list[bytes]], list[int] | None]
 
 WRONGTYPE = Error("WRONGTYPE Operation against a key holding the wrong kind of value")
 SYNTAX = Error("ERR syntax error")
@@ -90,19 +90,19 @@ class Command:
         return not self.subcommands and not self.flags & {"no_auth", "admin"}
 
     def key_positions(self, args: list[bytes]) -> list[int]:
-        """Indices into `args` that hold keys."""
+        """Indices into `args` that hold keys; none where `more_keys` can make no sense of them."""
         found = self.more_keys(args) if self.more_keys else []
-        if self.keys is None:
-            return found
+        if self.keys is None or found is None:
+            return found or []
         first, last, step = self.keys
         return [*range(first, (last if last >= 0 else len(args) + last) + 1, step), *found]
 
 
 def counted_keys(at: int) -> KeyFinder:
-    """For commands whose word `at` says how many keys follow it: ZUNION 2 one two. No keys where it makes no sense."""
-    def find(args: list[bytes]) -> list[int]:
+    """For commands whose word `at` says how many keys follow it: ZUNION 2 one two. None where it makes no sense."""
+    def find(args: list[bytes]) -> list[int] | None:
         count = parse_int(args[at]) if at < len(args) else None
-        return list(range(at + 1, at + 1 + count)) if count and 0 < count < len(args) - at else []
+        return list(range(at + 1, at + 1 + count)) if count and 0 < count < len(args) - at else None
     return find
 
 

@@ -3,6 +3,7 @@
 Interface:
   - parse_int(text)            a 64-bit integer in its one canonical form, or None
   - parse_double(text)         a double as strtod reads it, never NaN, or None
+  - strtod(text)               the same as it reads it without care for errors
   - format_double(x)           17 significant digits: scores and other doubles in replies
   - parse_long_double(text)    what INCRBYFLOAT computes with, or None
   - add_long_doubles(a, b)     the sum, rounded once, as the x87 unit rounds it
@@ -46,18 +47,33 @@ _FLOAT: Final = re.compile(
     rb"([+-]?)(?:(\d+\.?\d*|\.\d+)(?:e([+-]?\d+))?"
     rb"|0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p([+-]?\d+))?"
     rb"|(inf(?:inity)?))", re.IGNORECASE)
+_PLAIN: Final = re.compile(rb"-?\d{1,15}(?:\.\d{1,20})?").fullmatch     # most doubles: quickly seen, never out of range
+
+
+def strtod(text: bytes) -> float | None:
+    """What C's strtod reads where nobody asks for errors: blanks may come first, a zero byte ends the text, nothing
+    at all is 0, what is too large is inf, and what is too small 0. None for NaN and for other text."""
+    text = text.partition(b"\0")[0]
+    found = _FLOAT.fullmatch(text.lstrip())
+    return _double(found) if found else None if text else 0.0
+
+
+def _double(found: re.Match[bytes]) -> float:
+    try:
+        return float.fromhex(found[0].decode()) if found[4] else float(found[0])
+    except OverflowError:
+        return -math.inf if found[1] == b"-" else math.inf
 
 
 def parse_double(text: bytes) -> float | None:
     """The nearest double. None for NaN, for other text, and for what overflows or vanishes (ERANGE)."""
+    if _PLAIN(text):
+        return float(text)
     found = _FLOAT.fullmatch(text)
     if found is None:
         return None
     _, decimal, _, hexadecimal, _, infinity = found.groups()
-    try:
-        number = float.fromhex(text.decode()) if hexadecimal else float(text)
-    except OverflowError:
-        return None
+    number = _double(found)
     overflows = math.isinf(number) and not infinity
     vanishes = number == 0 and (decimal or hexadecimal).strip(b"0.")
     return None if overflows or vanishes else number

@@ -21,10 +21,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kvref.config import as_words
 
@@ -36,6 +36,8 @@ PARENT_FD = "KVREF_PARENT_FD"       # environment: a socket whose end is the ser
 
 class RunningServer:
     """A server in a process of its own."""
+
+    on_start: ClassVar[list[Callable[[RunningServer], None]]] = []      # told of every server that is ready: notebooks
 
     def __init__(self, directives: dict[str, Any], output: Path) -> None:
         self.dir = str(directives["dir"])
@@ -102,6 +104,8 @@ def running(**directives: Any) -> Iterator[RunningServer]:
         server = RunningServer({"dir": f"{folder}/data", **directives}, Path(folder) / "output")
         try:
             server.wait_ready()
+            for tell in server.on_start:
+                tell(server)
             yield server
         finally:
             server.stop()

@@ -4,6 +4,7 @@ Interface:
   - repr_arg(b)      one argument in double quotes, with escapes: b'a\\n' -> b'"a\\\\n"'
   - monitor_line     what MONITOR says about one command
   - text(b)          bytes as a str that gives the same bytes back, whatever they are
+  - c_text(b)        the same up to the first zero byte
   - split_args(line) a line of words, some of them quoted: redis.conf, inline requests, redis-cli
 
 Redis: sdscatrepr and sdssplitargs in sds.c, replicationFeedMonitors in replication.c.
@@ -22,6 +23,11 @@ _ESCAPES = {code: _NAMED.get(chr(code), f"\\x{code:02x}")
 def text(b: bytes) -> str:
     """UTF-8, with what is none as surrogate escapes: for error texts, which are str."""
     return b.decode("utf-8", "surrogateescape")
+
+
+def c_text(b: bytes) -> str:
+    """What C's %s prints of it: error replies quote arguments so."""
+    return text(b.partition(b"\0")[0])
 
 
 def repr_arg(b: bytes) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from random import Random
 from typing import Any, Generic, Self, TypeVar
+from weakref import proxy
 
 MIN_COMPACT = 16        # below this many entries dead ones do no harm
 
@@ -114,10 +115,11 @@ Value = TypeVar("Value")
 class Collection(dict[bytes, Value], Generic[Value]):
     """Members with something for each, in order of insertion. Change it by `put` and `remove` alone.
 
-    A collection that nobody samples carries no Sampler.
+    A collection that nobody samples carries no Sampler. A Sampler refers to its collection weakly: two that hold one
+    another would keep the memory of a deleted set until Python's garbage collector comes by, which may take long.
     """
 
-    __slots__ = ("_sampler",)
+    __slots__ = ("_sampler", "__weakref__")
 
     def __init__(self, *content: Any) -> None:
         super().__init__(*content)
@@ -147,7 +149,7 @@ class Collection(dict[bytes, Value], Generic[Value]):
     def sampler(self) -> Sampler:
         """For random picks and cursors; made now if there is none."""
         if self._sampler is None:
-            self._sampler = Sampler(self)
+            self._sampler = Sampler(proxy(self))
         return self._sampler
 
 

@@ -34,7 +34,7 @@ from kvref.database import Database
 from kvref.eventloop import EventLoop
 from kvref.expire import ActiveExpiry
 from kvref.ports import Ports, Socket
-from kvref.quoting import monitor_line, text
+from kvref.quoting import c_text, monitor_line, text
 from kvref.resp import HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
 from kvref.stats import Rate, SlowCall, SlowLog, Stats
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 ACCEPTS_PER_TURN = 1000
 REFRESH_US = 1000                   # a cached wall clock is never older than this, and one command
 SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_*
+OF_BROWSERS = (b"post", b"host:")   # a web page can have a browser send bytes to any port, but it begins with these
 UNKNOWN_SHOWN = 128                 # characters of an unknown command's arguments
 NEVER_NS = 2**62
 EXACT_NS = 1_000_000                # a slow log that asks for less has each call timed by itself
@@ -292,6 +293,8 @@ class Server:
                 command = plain.get(name)
                 if command is None or not command.least <= words <= command.most:
                     command, words = self.admit(client, args), 0        # 0: never the same again
+                    if client.closed:
+                        break
                     if command is None:
                         continue
                     special = True
@@ -371,8 +374,13 @@ class Server:
     def admit(self, client: Client, args: Request) -> Command | None:
         """Find a command and check whether it may run now; None: no, and the client has been told why.
 
-        Redis: processCommand.
+        Redis: processCommand, securityWarningCommand.
         """
+        if args[0].lower() in OF_BROWSERS:
+            self.log("#", f"{text(args[0])} is HTTP, maybe somebody's page in a browser that attacks this server: "
+                          f"connection from {client.peer} closed.")
+            client.close_soon()
+            return None
         try:
             command = client.last_command = self.find_command(args)
             self.check(client, command, args)
@@ -406,12 +414,12 @@ class Server:
         """The command, or the subcommand, that the first words name in any case. Redis: lookupCommand."""
         command = self.commands.get(args[0].lower())
         if command is None:
-            raise Error(f"ERR unknown command '{text(args[0][:128])}', with args beginning with: {_beginning(args)}")
+            raise Error(f"ERR unknown command '{c_text(args[0][:128])}', with args beginning with: {_beginning(args)}")
         if not command.subcommands or len(args) < 2:
             return command
         found = command.subcommands.get(args[1].lower())
         if found is None:
-            raise Error(f"ERR unknown subcommand '{text(args[1][:128])}'. Try {command.name.upper()} HELP.")
+            raise Error(f"ERR unknown subcommand '{c_text(args[1][:128])}'. Try {command.name.upper()} HELP.")
         return found
 
     # ---- what follows from a call
@@ -543,6 +551,6 @@ def _beginning(args: Request) -> str:
     for arg in args[1:]:
         if len(shown) >= UNKNOWN_SHOWN:
             break
-        shown += f"'{text(arg[:UNKNOWN_SHOWN - len(shown)])}' "
+        shown += f"'{c_text(arg[:UNKNOWN_SHOWN - len(shown)])}' "
     return shown
 

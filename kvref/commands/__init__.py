@@ -1,5 +1,7 @@
 """The commands, one file for each group, as Redis's documentation groups them. Importing it fills the table."""
 
-from kvref.commands import clients, config, connection, info, introspection, keys, server, strings
+from kvref.commands import (bitmaps, clients, config, connection, hashes, info, introspection, keys, lists, server,
+                            sets, sorted_sets, sorting, strings)
 
-__all__ = ["clients", "config", "connection", "info", "introspection", "keys", "server", "strings"]
+__all__ = ["bitmaps", "clients", "config", "connection", "hashes", "info", "introspection", "keys", "lists", "server",
+           "sets", "sorted_sets", "sorting", "strings"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvref.command_table import SYNTAX, Call, command, container
 from kvref.numbers import parse_int
-from kvref.quoting import text
+from kvref.quoting import c_text, text
 from kvref.resp import OK, Error, Verbatim
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _kind(argument: bytes) -> str:
     try:
         return TYPES[argument.lower()]
     except KeyError:
-        raise Error(f"ERR Unknown client type '{text(argument)}'") from None
+        raise Error(f"ERR Unknown client type '{c_text(argument)}'") from None
 
 
 def _connected(server: Server) -> list[Client]:
@@ -142,7 +142,7 @@ def _by_id(call: Call, value: bytes) -> Filter:
 
 def _by_user(call: Call, value: bytes) -> Filter:
     if value != b"default":
-        raise Error(f"ERR No such user '{text(value)}'")
+        raise Error(f"ERR No such user '{c_text(value)}'")
     return lambda client: True                      # there is no other user
 
 
@@ -254,7 +254,7 @@ def client_setinfo(call: Call) -> str:
     "Say which client library speaks here."
     option, value = call.args[2:]
     if option.lower() not in LIBRARY:
-        raise Error(f"ERR Unrecognized option '{text(option)}'")
+        raise Error(f"ERR Unrecognized option '{c_text(option)}'")
     _check_word(text(option), value)
     setattr(call.client, LIBRARY[option.lower()], value)
     return OK

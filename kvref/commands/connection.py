@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kvref.command_table import REDIS_VERSION, SYNTAX, Call, command, container
 from kvref.commands.clients import set_name
 from kvref.numbers import parse_int
-from kvref.quoting import text
+from kvref.quoting import c_text
 from kvref.resp import OK, Error
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def hello(call: Call) -> dict[bytes, Any]:
     while i < len(args):                            # an option before a wrong one has had its effect: as Redis
         count, option = HELLO_OPTIONS.get(args[i].lower(), (len(args), None))
         if option is None or i + count >= len(args):
-            raise Error(f"ERR Syntax error in HELLO option '{text(args[i])}'")
+            raise Error(f"ERR Syntax error in HELLO option '{c_text(args[i])}'")
         option(call, i)
         i += 1 + count
     if not client.authenticated:

@@ -1,8 +1,6 @@
 """Keys, whatever they hold: deletion, deadlines, names, iteration.
 
-Interface:
-  - the commands of the group "generic"
-  - parse_cursor     the cursor of SCAN, HSCAN, SSCAN and ZSCAN
+Interface: the commands of the group "generic". Nothing else is meant to be imported from here.
 
 A deadline is an instant of the wall clock, in milliseconds. EXPIRE and its kin state it in four ways, all
 of them are logged as PEXPIREAT, or as DEL where the instant has already passed.
@@ -14,18 +12,17 @@ OBJECT ENCODING is what the value would have if it were loaded now, without the 
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from kvref.command_table import NO_SUCH_KEY, SYNTAX, Call, command, container
+from kvref.command_table import NO_SUCH_KEY, Call, command, container
 from kvref.commands.arguments import Option, bounded, integer, invalid_expire, parse_options
 from kvref.commands.introspection import help_lines
+from kvref.commands.scanning import PAGE_OPTIONS, matcher, parse_cursor, parse_page
 from kvref.database import Database
-from kvref.glob import glob_match
-from kvref.numbers import INT64_MAX, INT64_MIN, UINT64_MAX, parse_int
-from kvref.quoting import text
+from kvref.numbers import INT64_MAX, INT64_MIN, parse_int
+from kvref.quoting import c_text
 from kvref.resp import OK, Error
 from kvref.values import encoding, type_name
 
@@ -142,7 +139,7 @@ def _rules(words: list[bytes]) -> list[bytes]:
     rules = [word.upper() for word in words]
     for rule, word in zip(rules, words):
         if rule not in RULES:
-            raise Error(f"ERR Unsupported option {text(word)}")
+            raise Error(f"ERR Unsupported option {c_text(word)}")
     for rule, others, error in CONTRADICTIONS:
         if rule in rules and not others.isdisjoint(rules):
             raise error
@@ -293,58 +290,27 @@ def _database(call: Call, text: bytes) -> Database:
 def keys(call: Call) -> list[bytes]:
     "All keys that match a pattern. Looks at every key, while everybody waits."
     db, now_ms = call.db, call.now_ms
-    fits = _matcher(call.args[1])
+    fits = matcher(call.args[1])
     call.touch(len(db))
     return [key for key in db.values if fits(key) and not db.is_expired(key, now_ms)]
 
 
-def _matcher(pattern: bytes) -> Callable[[bytes], bool]:
-    return (lambda key: True) if pattern == b"*" else partial(glob_match, pattern)
-
-
-def _positive(text: bytes) -> int:
-    number = integer(text)
-    if number < 1:
-        raise SYNTAX
-    return number
-
-
-SCAN_OPTIONS: Final = {
-    b"MATCH": Option("match", bytes),
-    b"COUNT": Option("count", _positive),
-    b"TYPE": Option("type", bytes.lower),
-}
+SCAN_OPTIONS: Final = {**PAGE_OPTIONS, b"TYPE": Option("type", bytes.lower)}
 
 
 @command("scan", arity=-2, flags="readonly", group="generic", since="2.8.0")
 def scan(call: Call) -> list[Any]:
     "Some of the keys, and the cursor to go on with: 0 at the end."
-    cursor = parse_cursor(call.args[1])
-    found = parse_options(call.args[2:], SCAN_OPTIONS)
-    count = found.get("count", (b"", 10))[1]
-    fits = _matcher(found.get("match", (b"", b"*"))[1])
-    kind = found["type"][1].decode("latin-1") if "type" in found else None
-    cursor, some = call.db.scan(cursor, count)
+    cursor, page = parse_cursor(call.args[1]), parse_page(call.args[2:], SCAN_OPTIONS)
+    kind = None if page.type is None else page.type.decode("latin-1")
+    cursor, some = call.db.scan(cursor, page.size)
     call.touch(len(some))
     look = call.lookup if kind is None else call.read       # in Redis, too, TYPE makes hits of the keys it looks at
-    return [b"%d" % cursor, [key for key in some if fits(key) and _is_of(look(key), kind)]]
+    return [b"%d" % cursor, [key for key in some if page.fits(key) and _is_of(look(key), kind)]]
 
 
 def _is_of(value: Any, kind: str | None) -> bool:
     return value is not None and kind in (None, type_name(value))
-
-
-def parse_cursor(text: bytes) -> int:
-    """Unsigned 64 bits, read by C's strtoul: nothing is 0, and -1 is the largest number."""
-    if not re.fullmatch(rb"([+-]?[0-9]{1,40})?", text):
-        raise INVALID_CURSOR
-    cursor = int(text or b"0")
-    if abs(cursor) > UINT64_MAX:
-        raise INVALID_CURSOR
-    return cursor & UINT64_MAX
-
-
-INVALID_CURSOR: Final = Error("ERR invalid cursor")
 
 
 @command("randomkey", arity=1, flags="readonly", group="generic", since="1.0.0")

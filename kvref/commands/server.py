@@ -17,7 +17,7 @@ from typing import Any
 from kvref.command_table import SYNTAX, Call, command, container
 from kvref.database import Database, swap
 from kvref.numbers import parse_int
-from kvref.quoting import text
+from kvref.quoting import c_text
 from kvref.resp import NO_REPLY, OK, Error
 
 ADMIN = "admin noscript loading stale"
@@ -129,7 +129,7 @@ def slowlog_reset(call: Call) -> str:
 # ---- DEBUG: for tests and lessons ----------------------------------------------------------------
 
 def _not_understood(command: str, subcommand: bytes) -> Error:
-    word = text(subcommand[:128])
+    word = c_text(subcommand[:128])
     return Error(f"ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP.")
 
 

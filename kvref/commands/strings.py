@@ -23,9 +23,9 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from kvref.command_table import Call, command
-from kvref.commands.arguments import Option, integer, invalid_expire, parse_options, wrong_arity
-from kvref.numbers import (INT64_MAX, INT64_MIN, ZERO, LongDouble, add_long_doubles, format_long_double,
-                           parse_long_double)
+from kvref.commands.arguments import (Option, decimal_sum, integer, integer_sum, invalid_expire, long_double,
+                                      parse_options, wrong_arity)
+from kvref.numbers import INT64_MAX, INT64_MIN, ZERO
 from kvref.resp import OK, Error
 
 # ---- get and set -------------------------------------------------------------------------------
@@ -325,9 +325,7 @@ def decrby(call: Call) -> int:
 def _add(call: Call, amount: int) -> int:
     key = call.args[1]
     old = call.lookup(key, bytes)
-    total = amount if old is None else integer(old) + amount
-    if not INT64_MIN <= total <= INT64_MAX:
-        raise Error("ERR increment or decrement would overflow")
+    total = amount if old is None else integer_sum(integer(old), amount)
     _replace(call, key, b"%d" % total, "incrby")
     return total
 
@@ -337,17 +335,7 @@ def incrbyfloat(call: Call) -> bytes:
     "Add a number with decimals to a number."
     _, key, amount = call.args
     old = call.lookup(key, bytes)
-    total = add_long_doubles(ZERO if old is None else _long_double(old), _long_double(amount))
-    if not total.finite:
-        raise Error("ERR increment would produce NaN or Infinity")
-    text = format_long_double(total)
-    _replace(call, key, text, "incrbyfloat")
-    call.log_as((b"SET", key, text, b"KEEPTTL"))
-    return text
-
-
-def _long_double(text: bytes) -> LongDouble:
-    number = parse_long_double(text)
-    if number is None:
-        raise Error("ERR value is not a valid float")
-    return number
+    total = decimal_sum(ZERO if old is None else long_double(old), long_double(amount))
+    _replace(call, key, total, "incrbyfloat")
+    call.log_as((b"SET", key, total, b"KEEPTTL"))
+    return total

@@ -1,17 +1,23 @@
 """The lab: what notebooks show, draw and ask with, and the way into the course.
 
-    %load_ext kvref.lab             in a notebook: from now on it knows the cell magic %%real
+    %load_ext kvref.lab             in a notebook: from now on it knows the cell magics %%redis and %%real
+    from kvref.lab import Table, Timeline, Wire, figure, judge, predict, progress
     python -m kvref.lab open        the course, in a folder of the reader's own
     python -m kvref.lab normalise   execute notebooks, and write them so that a diff shows what changed
 
 Interface:
-  - real        %%real, for cells that need real sockets and processes
-  - table       Table: rows that look right as text and in a notebook
-  - timeline    Timeline: what the event loop did, as a table and as a figure
-  - modules     the map of the package, read from the package
-  - cli         replies as redis-cli prints them
-  - reader      the reader's copy of the course, and JupyterLab on it
-  - normalise   notebooks as they are committed
+  - redis_magic  %%redis: commands in a cell, replies as redis-cli prints them
+  - real         %%real, for cells that need real sockets and processes
+  - questions    predict, concepts and progress: questions before answers
+  - judging      judge: exercises that judge themselves; the judges in notebooks/exercises/
+  - wire         Wire: the bytes of RESP, every one named
+  - table        Table: rows that look right as text and in a notebook
+  - timeline     Timeline: what the event loop did, as a table and as a figure
+  - figures      figure: one look for all figures
+  - modules      the map of the package, read from the package
+  - cli          replies as redis-cli prints them
+  - reader       the reader's copy of the course, and JupyterLab on it
+  - normalise    notebooks as they are committed
 
 This is the only place in kvref that uses more than the standard library. Nothing of it is imported before it
 is needed, so that a notebook without figures also runs where there is no matplotlib.
@@ -19,16 +25,28 @@ is needed, so that a notebook without figures also runs where there is no matplo
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
+
+NAMES = {"Table": "table", "Timeline": "timeline", "Wire": "wire", "figure": "figures", "judge": "judging",
+         "concepts": "questions", "predict": "questions", "progress": "questions"}
+MAGICS = ("real", "redis_magic")
+
+
+def __getattr__(name: str) -> Any:
+    """What notebooks import by name comes from its module when it is first asked for."""
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{NAMES[name]}"), name)
 
 
 def load_ipython_extension(shell: Any) -> None:
     """What `%load_ext kvref.lab` calls."""
-    from kvref.lab import real
-    real.load(shell)
+    for magic in MAGICS:
+        import_module(f"{__name__}.{magic}").load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """What `%unload_ext kvref.lab` calls."""
-    from kvref.lab import real
-    real.unload(shell)
+    for magic in MAGICS:
+        import_module(f"{__name__}.{magic}").unload(shell)

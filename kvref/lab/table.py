@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+NO_MATHS = ' class="mathjax_ignore tex2jax_ignore"'     # else what stands between two $ is shown as maths
+
 
 class Link(str):
     """Text with a target: a path relative to the notebook, or an address."""
@@ -38,7 +40,8 @@ class Table:
     def _repr_html_(self) -> str:
         style = [f' style="text-align: {"right" if right else "left"}"' for right in self._numeric()]
         lines = [_line("th", self.head, style), *(_line("td", row, style) for row in self.rows)]
-        return "<table>\n" + "\n".join(lines) + "\n</table>"
+        body = "\n".join(lines)
+        return f"<table{NO_MATHS if '$' in body else ''}>\n{body}\n</table>"
 
     def _numeric(self) -> list[bool]:
         columns = list(zip(*self.rows)) or [()] * len(self.head)

@@ -19,12 +19,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from kvref.eventloop import Event
+from kvref.lab.figures import BLUE, GREEN, RED, figure
 from kvref.lab.table import Table
 from kvref.sim import Caller
 
-# A palette that colour-blind readers can tell apart (Okabe and Ito), and a shape besides.
-SHAPES = {"read": ("v", "#0072B2", "request is read"), "write": ("^", "#D55E00", "reply is sent")}
-BUSY = "#009E73"
+SHAPES = {"read": ("v", BLUE, "request is read"), "write": ("^", RED, "reply is sent")}
 
 
 class Timeline:
@@ -45,29 +44,20 @@ class Timeline:
 
     def draw(self, claim: str) -> None:
         """The same as a figure, `claim` above it. Where matplotlib is missing: one sentence."""
-        try:
-            from matplotlib import pyplot
-        except ImportError:
-            print("matplotlib is missing here: the table has the same numbers.")
-            return
-        figure, axes = pyplot.subplots(figsize=(9, 0.6 * len(self.names) + 1.6), layout="constrained")
-        axes.use_sticky_edges = False           # else what happens at 0 is cut in half by the edge
-        self._draw_events(axes)
-        axes.set_title(claim, loc="left")
-        axes.set_xlabel("virtual time (µs)")
-        axes.set_ylabel("client")
-        axes.set_yticks(list(self.names), list(self.names.values()))
-        axes.set_ylim(len(self.names) + 0.6, 0.4)
-        axes.grid(axis="x", alpha=0.3)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.legend(loc="outside right center", frameon=False)
-        pyplot.show()
+        with figure(claim, "virtual time (µs)", "client", height=0.6 * len(self.names) + 1.6) as axes:
+            axes.use_sticky_edges = False           # else what happens at 0 is cut in half by the edge
+            self._draw_events(axes)
+            axes.set_yticks(list(self.names), list(self.names.values()))
+            axes.set_ylim(len(self.names) + 0.6, 0.4)
+            axes.grid(axis="y", visible=False)
+            axes.spines["left"].set_visible(False)
+            axes.figure.legend(loc="outside right center")
 
     def _draw_events(self, axes: Any) -> None:
         commands = [event for event in self.events if event.kind == "command"]
         axes.barh([event.client for event in commands], [event.end_us - event.start_us for event in commands],
-                  left=[event.start_us - self.zero_us for event in commands], height=0.45, color=BUSY,
-                  label="command runs")
+                  left=[event.start_us - self.zero_us for event in commands], height=0.45, color=GREEN,
+                  edgecolor="white", label="command runs")
         for kind, (marker, colour, label) in SHAPES.items():
             events = [event for event in self.events if event.kind == kind]
             axes.scatter([self._span(event)[0] for event in events], [event.client for event in events],

@@ -136,7 +136,7 @@ class Network:
         if end.error or end.shut:
             code, end.error = end.error or errno.EPIPE, 0
             raise failure(code)
-        self.activity += 1
+        self.activity += end.peer.closed or end.peer.room > 0
         if end.peer.closed:                     # as TCP: this goes out into nothing, and a reset comes back
             self._carry(lambda: self._break(end, errno.EPIPE if end.ended else errno.ECONNRESET))
             return len(data)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from kvref.config import Config
 from kvref.eventloop import Event
@@ -63,6 +63,8 @@ class Happening(NamedTuple):
 
 class World:
     """See the module."""
+
+    on_start: ClassVar[list[Callable[[World], None]]] = []      # told of every server that is started: notebooks
 
     def __init__(self, seed: int = 0, *, cost: Cost | int = Cost(), wall_us: int = NEW_YEAR_US,
                  latency_us: int = 0, capacity: int = 64 * 1024, fragment: bool = False,
@@ -111,6 +113,8 @@ class World:
             self._end("the server did not start")
             raise
         self.server = server
+        for tell in self.on_start:
+            tell(self)
         return server
 
     def connect(self, name: str = "client", *, source: str = "127.0.0.1", chunk: int | None = None) -> Caller:
