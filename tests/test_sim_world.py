@@ -474,3 +474,13 @@ def test_same_seed_same_bytes_under_any_hash_seed():
     assert [run.returncode for run in runs] == [0, 0]
     assert outputs[0] == outputs[1]
     assert outputs[0][0] != outputs[0][1]
+
+
+def test_a_long_wire_that_is_full_does_not_keep_the_world_busy() -> None:
+    """More bytes than a wire holds, and latency: nothing moves until the first of them have arrived."""
+    world = World(seed=1, latency_us=50)
+    world.start()
+    alice = world.connect("alice")
+    for number in range(600):
+        alice.send("SET", f"key:{number}", "x" * 100)
+    assert alice("PING") == "PONG" and len(alice.replies) == 600

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "kvref"
 REAL = {"kvref", "kvref.__main__", "kvref.machine", "kvref.process", "kvref.log"}
 COMPUTER = {"time", "random", "socket", "os", "threading", "selectors", "signal", "subprocess", "asyncio", "select",
             "tempfile", "shutil", "pathlib", "multiprocessing", "secrets", "uuid", "datetime"}
-LAB_ONLY = {"IPython", "matplotlib", "nbformat", "nbconvert", "nbclient", "jupyterlab", "ipykernel", "traitlets"}
+LAB_ONLY = {"IPython", "cycler", "matplotlib", "nbformat", "nbconvert", "nbclient", "jupyterlab", "ipykernel", "traitlets"}
 
 BUDGETS = {"mechanisms": 4000, "commands": 2500, "sim": 1800, "lab": 2000}     # lines of code
 MODULE_MAX = 420
