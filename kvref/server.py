@@ -34,7 +34,7 @@ from kvref.database import Database
 from kvref.eventloop import EventLoop
 from kvref.expire import ActiveExpiry
 from kvref.ports import Ports, Socket
-from kvref.quoting import c_text, monitor_line, text
+from kvref.quoting import c_text, monitor_line
 from kvref.resp import HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
 from kvref.stats import Rate, SlowCall, SlowLog, Stats
 
@@ -311,6 +311,8 @@ class Server:
                 data = (HEADS[length] if length < HEADS_MAX else b"$%d\r\n" % length) + reply + b"\r\n"
             elif reply is OK:
                 data = b"+OK\r\n"
+            elif kind is int:
+                data = b":%d\r\n" % reply
             else:
                 data = encode(reply, client.resp)
             append(data)
@@ -377,8 +379,7 @@ class Server:
         Redis: processCommand, securityWarningCommand.
         """
         if args[0].lower() in OF_BROWSERS:
-            self.log("#", f"{text(args[0])} is HTTP, maybe somebody's page in a browser that attacks this server: "
-                          f"connection from {client.peer} closed.")
+            self.log("#", f"HTTP, perhaps an attack through somebody's browser: connection from {client.peer} closed.")
             client.close_soon()
             return None
         try:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ GETKEYS = 3_000                 # random commands whose keys are looked for
 
 def listing() -> str:
     """Every command on a line of its own, a subcommand as parent|name, sorted."""
-    import kvref.commands  # noqa: F401  (fills the command table)
     return "".join(f"{row.name}\n" for row in command_table.commands())
 
 

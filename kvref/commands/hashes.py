@@ -35,7 +35,7 @@ def hset(call: Call) -> int:
     if len(args) % 2:
         raise wrong_arity(call)
     value = call.lookup_or_new(args[1], Hash)
-    added = sum(map(value.put, args[2::2], args[3::2]))
+    added = int(value.put(args[2], args[3])) if len(args) == 4 else sum(map(value.put, args[2::2], args[3::2]))
     call.changed(args[1], "hset", len(args) // 2 - 1)
     return added
 

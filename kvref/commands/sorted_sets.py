@@ -36,7 +36,7 @@ from kvref.commands.arguments import (Option, bounded, counted_pop, double, inpu
                                       positive, span)
 from kvref.commands.scanning import random_count, random_members, scan_collection, scanned
 from kvref.commands.storing import store
-from kvref.numbers import INT64_MAX, format_double, strtod
+from kvref.numbers import INT64_MAX, format_double, parse_double, strtod
 from kvref.resp import NULL_ARRAY, Error, Pairs
 from kvref.sampling import Collection, Members
 from kvref.skiplist import SortedSet
@@ -60,7 +60,17 @@ ADD_WORDS: Final = {*RULES, b"CH", b"INCR"}
 @command("zadd", arity=-4, flags="write denyoom fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0")
 def zadd(call: Call) -> int | float | None:
     "Give members their scores, new ones and old ones; how many are new."
-    return _add(call, set())
+    args = call.args
+    score = parse_double(args[2]) if len(args) == 4 else None
+    if score is None:
+        return _add(call, set())
+    value = call.lookup_or_new(args[1], SortedSet)          # the usual case: one member, no options
+    call.touch(1)
+    if value.scores.get(args[3]) == score:
+        return 0
+    is_new = value.put(args[3], score)
+    call.changed(args[1], "zadd")
+    return int(is_new)
 
 
 @command("zincrby", arity=4, flags="write denyoom fast", keys=(1, 1, 1), group="sorted-set", since="1.2.0")

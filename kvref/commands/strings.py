@@ -212,8 +212,13 @@ def mget(call: Call) -> list[bytes | None]:
 @command("mset", arity=-3, flags="write denyoom", keys=(1, -1, 2), group="string", since="1.0.1")
 def mset(call: Call) -> str:
     "Write several strings at once."
+    db = call.db
     for key, value in _pairs(call):
-        _put(call, key, value)
+        if key in db.deadlines:
+            _put(call, key, value)
+        else:
+            db.set(key, value)
+            call.changed(key, "set")
     return OK
 
 
