@@ -22,10 +22,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kvref.blocking import Blocked
 from kvref.command_table import Command
 from kvref.database import Database
 from kvref.ports import Socket
+from kvref.pubsub import Subscriptions
 from kvref.resp import Error, ProtocolError, RequestParser, encode
+from kvref.transactions import Transaction
 
 if TYPE_CHECKING:
     from kvref.server import Server
@@ -47,7 +50,8 @@ class Client:
 
     __slots__ = ("server", "sock", "id", "name", "lib_name", "lib_ver", "resp", "authenticated", "db", "parser",
                  "output", "output_size", "queued", "watching_write", "close_after_reply", "closed", "monitor",
-                 "kind", "over_soft_since_us", "created_us", "last_us", "last_command", "_addresses")
+                 "kind", "transaction", "blocked", "subscriptions", "over_soft_since_us", "created_us", "last_us",
+                 "last_command", "_addresses")
 
     def __init__(self, server: Server, sock: Socket, id: int) -> None:
         self.server: Server = server
@@ -68,6 +72,9 @@ class Client:
         self.closed: bool = False                   # or about to be
         self.monitor: bool = False
         self.kind: str = "normal"                   # class of client-output-buffer-limit
+        self.transaction: Transaction | None = None         # once it has said WATCH or MULTI
+        self.blocked: Blocked | None = None         # while it waits for a key
+        self.subscriptions: Subscriptions | None = None
         self.over_soft_since_us: int = 0
         self.created_us: int = server.now_us
         self.last_us: int = server.now_us           # of the last bytes from it
@@ -137,7 +144,7 @@ class Client:
     def run_requests(self, parser: RequestParser) -> None:
         """Run what the parser holds, as long as this client is to be listened to."""
         server = self.server
-        while not (self.close_after_reply or self.closed):
+        while not (self.close_after_reply or self.closed or self.blocked):
             try:
                 requests = parser.requests(not self.authenticated and bool(server.config.requirepass))
             except ProtocolError as error:
@@ -152,6 +159,11 @@ class Client:
             server.execute(self, requests)
             if not parser.size:
                 return
+
+    def resume(self, parser: RequestParser) -> None:
+        """Go on after a wait."""
+        self.run_requests(parser)
+        self._keep(parser)
 
     def _keep(self, parser: RequestParser) -> None:
         """Hold on to a parser with part of a request in it, or give up one that is empty again."""

@@ -26,7 +26,7 @@ for the argc, argv and db that a C handler finds in its client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,9 +85,11 @@ class Command:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it neither ends nor changes its connection: no subcommands, open neither to strangers alone
-        (`no_auth`: AUTH, HELLO, QUIT, RESET) nor to administrators (`admin`: MONITOR, SHUTDOWN)."""
-        return not self.subcommands and not self.flags & {"no_auth", "admin"}
+        """Whether it neither ends nor changes its connection, nor waits: no subcommands, open neither to strangers
+        alone (`no_auth`: AUTH, HELLO, QUIT, RESET) nor to administrators (`admin`: MONITOR, SHUTDOWN), no
+        transaction, no subscription."""
+        return not (self.subcommands or self.group in ("transactions", "pubsub")
+                    or self.flags & {"no_auth", "admin", "blocking"})
 
     def key_positions(self, args: list[bytes]) -> list[int]:
         """Indices into `args` that hold keys; none where `more_keys` can make no sense of them."""
@@ -190,6 +192,8 @@ class Call:
         value = db.values.get(key)
         if value is None:
             self.misses += 1
+            if self.server.notifications.of_misses:
+                self.server.notifications.tell_miss(db, key)
             return None
         self.hits += 1
         if kind is None or type(value) is kind:
@@ -224,9 +228,21 @@ class Call:
         """Say that this call changed a key: the one place for all that follows from a change.
 
         `event` is Redis's name of the keyspace event, `n` what the change counts for save points, `db` the
-        key's database where it is not the selected one. So far the count is all that follows.
+        key's database where it is not the selected one. Those who watch keys, or wait for them, are told.
         """
-        self.server.dirty += n
+        server = self.server
+        server.dirty += n
+        if server.on_change:
+            server.tell_change(db or self.db, key, event)
+
+    def block(self, keys: Iterable[bytes], deadline_ms: int | None, retry: Callable[[Call, bytes], Any],
+              nothing: Any) -> Any:
+        """Wait until one of the keys has changed and `retry(call, key)` is not BLOCKED; what the handler returns.
+
+        `deadline_ms` is an instant of the wall clock, None: for ever; `nothing` is the reply after it. In a
+        transaction nobody waits: the reply is `nothing` at once.
+        """
+        return self.server.waiting.block(self, keys, deadline_ms, retry, nothing)
 
     def log_as(self, *effects: tuple[bytes, ...]) -> None:
         """Give the log these commands in place of the one that the client sent; none: log nothing.

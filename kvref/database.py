@@ -14,7 +14,7 @@ random member; `kvref.sampling` adds both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -23,15 +23,17 @@ from kvref.sampling import Sampler
 class Database:
     """Keys, values and deadlines. `on_expired(database, key)` deletes a key whose time is over, and tells."""
 
-    __slots__ = ("index", "values", "deadlines", "keys", "volatile", "on_expired", "average_ttl_ms")
+    __slots__ = ("index", "values", "deadlines", "keys", "volatile", "on_expired", "on_change", "average_ttl_ms")
 
-    def __init__(self, index: int, on_expired: Callable[[Database, bytes], None]) -> None:
+    def __init__(self, index: int, on_expired: Callable[[Database, bytes], None],
+                 on_change: Sequence[Callable[[Database, bytes, str], None]] = ()) -> None:
         self.index = index
         self.values: dict[bytes, Any] = {}
         self.deadlines: dict[bytes, int] = {}           # a subset of the keys of values
         self.keys = Sampler(self.values)
         self.volatile = Sampler(self.deadlines)         # the active expiry draws its samples here
         self.on_expired = on_expired
+        self.on_change = on_change                      # told of every new key: (database, key, "new")
         self.average_ttl_ms = 0                         # INFO keyspace; the active expiry keeps it
 
     def __repr__(self) -> str:
@@ -57,6 +59,8 @@ class Database:
         """Insert the key or replace its value. A deadline stays as it is."""
         if key not in self.values:
             self.keys.add(key)
+            for tell in self.on_change:
+                tell(self, key, "new")
         self.values[key] = value
 
     def delete(self, key: bytes) -> bool:

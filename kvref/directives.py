@@ -37,6 +37,7 @@ followed
   1mb..L:bytes : client-query-buffer-limit 1gb, proto-max-bulk-len 512mb
   1..I : databases 16 fixed
   dir : dir . protected
+  events : notify-keyspace-events ""
   no|yes|local : enable-debug-command no fixed, enable-protected-configs no fixed
   0..L : hash-max-listpack-entries=hash-max-ziplist-entries 512, set-max-intset-entries 512, slowlog-max-len 128, \
     zset-max-listpack-entries=zset-max-ziplist-entries 128
@@ -122,7 +123,6 @@ refused
   0..U:bytes : maxmemory 0 -- kvref does not evict yet
   0..L:bytes : maxmemory-clients 0 -- kvref does not evict clients
   0..I : min-replicas-to-write=min-slaves-to-write 0 -- kvref does not replicate
-  events : notify-keyspace-events "" -- kvref has no keyspace events yet
   replicaof : replicaof=slaveof "" fixed -- kvref does not replicate
   save : save "" -- kvref has no snapshots yet
   shutdown : shutdown-on-sigint default, shutdown-on-sigterm default -- kvref saves nothing yet
@@ -381,7 +381,7 @@ class BufferLimits(Words):
 
 
 class Events(String):
-    """Classes of keyspace events, in the order in which Redis shows them."""
+    """Classes of keyspace events, in the order in which Redis shows them; A is spelt out."""
 
     ALL = "g$lshzxetd"                  # what "A" stands for
 
@@ -389,8 +389,11 @@ class Events(String):
         flags = as_text(words[0]).replace("A", self.ALL)
         if any(flag not in self.ALL + "nKEm" for flag in flags):
             raise ValueError("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
-        some = "".join(flag for flag in self.ALL + "n" if flag in flags)
-        return ("A" if some.startswith(self.ALL) else some) + "".join(flag for flag in "KEm" if flag in flags)
+        return "".join(flag for flag in self.ALL + "nKEm" if flag in flags)
+
+    def show(self, value: str) -> bytes:
+        """As Redis, which forgets to say `n` behind A."""
+        return (value.replace(self.ALL + "n", "A").replace(self.ALL, "A")).encode()
 
 
 KINDS: dict[str, Kind] = {

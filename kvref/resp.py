@@ -5,7 +5,7 @@ Interface:
   - encode          a reply as bytes, in RESP2 or RESP3
   - ReplyParser     the client's side: receive(data), then next() until NEED_DATA
   - the types of replies: str (a status), bytes (a bulk string), int, float, bool, None, list, dict,
-    Members, Pairs, Error, Push, Verbatim, NULL_ARRAY, NO_REPLY
+    Members, Pairs, Error, Push, Verbatim, NULL_ARRAY, NO_REPLY, BLOCKED
   - ProtocolError   the bytes are no RESP; the text is the one that Redis sends before it closes
 
 The wire, one line a type (every line ends in CR LF):
@@ -272,6 +272,7 @@ class _Singleton:
 OK: Final = "OK"
 NULL_ARRAY: Final = _Singleton("NULL_ARRAY")    # `*-1` in RESP2, the one null in RESP3
 NO_REPLY: Final = _Singleton("NO_REPLY")        # the handler has nothing to say
+BLOCKED: Final = _Singleton("BLOCKED")          # the reply comes later
 NEED_DATA: Final = _Singleton("NEED_DATA")
 
 
@@ -353,7 +354,7 @@ _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
     Push: lambda values, resp: _array(values, resp, b"*" if resp == 2 else b">"),
     Verbatim: _verbatim,
     Error: _error,
-    _Singleton: lambda value, resp: b"" if value is NO_REPLY else b"*-1\r\n" if resp == 2 else b"_\r\n",
+    _Singleton: lambda value, resp: b"" if value in (NO_REPLY, BLOCKED) else b"*-1\r\n" if resp == 2 else b"_\r\n",
 }
 
 

@@ -21,27 +21,30 @@ the number of its arguments is found in one lookup and run at once; everything e
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import kvref.commands  # noqa: F401  (fills the command table)
-from kvref.client import Client, Limit, is_loopback
-from kvref.command_table import Call, Command, rows, table
+from kvref.blocking import Waiting
+from kvref.client import Client, Limit
+from kvref.command_table import Call, Command, Handler, rows, table
 from kvref.database import Database
+from kvref.doors import Doors
 from kvref.eventloop import EventLoop
 from kvref.expire import ActiveExpiry
+from kvref.notify import Notifications
 from kvref.ports import Ports, Socket
+from kvref.pubsub import PubSub
 from kvref.quoting import c_text, monitor_line
-from kvref.resp import HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
+from kvref.resp import BLOCKED, HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
 from kvref.stats import Rate, SlowCall, SlowLog, Stats
+from kvref.transactions import EXEC_REFUSED, IMMEDIATE, Watches, discard
 
 if TYPE_CHECKING:
     from kvref.config import Config
 
-ACCEPTS_PER_TURN = 1000
 REFRESH_US = 1000                   # a cached wall clock is never older than this, and one command
 SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_*
 OF_BROWSERS = (b"post", b"host:")   # a web page can have a browser send bytes to any port, but it begins with these
@@ -49,20 +52,11 @@ UNKNOWN_SHOWN = 128                 # characters of an unknown command's argumen
 NEVER_NS = 2**62
 EXACT_NS = 1_000_000                # a slow log that asks for less has each call timed by itself
 
+WHILE_SUBSCRIBED = {"subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ping", "quit", "reset"}
+
 DEBUG_REFUSED = ('ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you '
                  'can run it from a local connection, otherwise you need to set this option in the '
                  'configuration file, and then restart the server.')
-PROTECTED = (
-    "DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the "
-    "default user. In this mode connections are only accepted from the loopback interface. If you want to connect "
-    "from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode "
-    "sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the "
-    "same host the server is running, however MAKE SURE Redis is not publicly accessible from internet if you do "
-    "so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the protected mode "
-    "by editing the Redis configuration file, and setting the protected mode option to 'no', and then restarting the "
-    "server. 3) If you started the server manually just for testing, restart it with the '--protected-mode no' "
-    "option. 4) Setup a an authentication password for the default user. NOTE: You only need to do one of the above "
-    "things in order for the server to start accepting connections from the outside.")
 
 
 class Server:
@@ -86,12 +80,19 @@ class Server:
         self.update_time()
         self.commands: dict[bytes, Command] = table()
         self._plain = {name: row for name, row in self.commands.items() if row.is_plain and row.handler}
-        self.databases: list[Database] = [Database(i, self.on_expired) for i in range(config.databases)]
+        # Those who want to hear of changes: (database, key, event). Empty while nobody watches or waits.
+        self.on_change: list[Callable[[Database, bytes, str], None]] = []
+        self.databases: list[Database] = [Database(i, self.on_expired, self.on_change) for i in range(config.databases)]
         self.dirty: int = 0                                     # changes since the last save
         self.expiry: ActiveExpiry = ActiveExpiry(self)
         # Those who get every effect: (index of the database, command). Never replaced, only changed in place.
         self.feeds: list[Callable[[int, Sequence[bytes]], None]] = []
-        self.listeners: list[Socket] = []
+        self.unit: list[tuple[int, Sequence[bytes]]] | None = None      # the effects of an EXEC, which belong together
+        self.watches: Watches = Watches(self.on_change)
+        self.waiting: Waiting = Waiting(self)
+        self.pubsub: PubSub = PubSub()
+        self.notifications: Notifications = Notifications(self)
+        self.doors: Doors = Doors(self)
         self.clients: dict[int, Client] = {}
         self.monitors: list[Client] = []                        # never replaced either
         self.stats: Stats = Stats()
@@ -123,51 +124,14 @@ class Server:
 
         Raises OSError, with a sentence as its text, where an address cannot be had.
         """
-        self._open(list(listeners) or self._listen())
+        self.doors.open(listeners)
         self.loop.add_timer(1, self.server_cron)
         self.log("*", f"Running mode=standalone, port={self.config.port}.")
         self.log("*", "Ready to accept connections")
 
-    def _open(self, listeners: list[Socket]) -> None:
-        self.listeners = listeners
-        for listener in listeners:
-            self.loop.watch(listener, Door(self, listener))
-
-    def _listen_anew(self, complaint: str) -> None:
-        """CONFIG SET port or bind: close the doors and open the new ones; ValueError(complaint) if that fails."""
-        for old in self.listeners:
-            self._hang_up(old)
-        self.listeners = []
-        try:
-            self._open(self._listen())
-        except OSError as error:
-            self.log("#", str(error.strerror))
-            raise ValueError(complaint) from None
-
-    def _hang_up(self, sock: Socket) -> None:
+    def hang_up(self, sock: Socket) -> None:
         self.loop.forget(sock)
         self.network.close(sock)
-
-    def _listen(self) -> list[Socket]:
-        """Sockets on every `bind` address that this computer has. Redis: listenToPort."""
-        if not self.config.port:
-            return []
-        found = []
-        for address in self.config.bind:
-            host = address.removeprefix("-")
-            try:
-                found.append(self.network.listen(host, self.config.port, self.config.tcp_backlog))
-            except OSError as error:
-                if error.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT) or (
-                        address != host and error.errno == errno.EADDRNOTAVAIL):
-                    continue                        # "-::1": take it where the computer has it
-                for listener in found:
-                    self.network.close(listener)
-                raise OSError(error.errno, f"Could not create server TCP listening socket "
-                              f"{host}:{self.config.port}: bind: {error.strerror}") from None
-        if not found:
-            raise OSError(errno.EADDRNOTAVAIL, f"Failed listening on port {self.config.port} (TCP), aborting.")
-        return found
 
     def run(self) -> None:
         """Serve until `shutdown`."""
@@ -180,10 +144,10 @@ class Server:
             return
         self.stopped = True
         self.log("#", "User requested shutdown...")
-        for sock in [*self.listeners, *(client.sock for client in self.clients.values())]:
-            self._hang_up(sock)
+        self.doors.close()
+        for client in self.clients.values():
+            self.hang_up(client.sock)
         self.clients.clear()
-        self.listeners.clear()
         self.loop.stop()
         self.log("#", "Redis is now ready to exit, bye bye...")
 
@@ -202,11 +166,17 @@ class Server:
                 if parser:
                     parser.max_bulk = self.config.proto_max_bulk_len
 
+        def events() -> None:
+            self.notifications.follow(self.config.notify_keyspace_events)
+
         slowlog()
         limits()
+        events()
+        self.config.on_change("notify-keyspace-events", events)
         self.config.on_change("proto-max-bulk-len", max_bulk)
-        self.config.on_change("port", partial(self._listen_anew, "Unable to listen on this port. Check server logs."))
-        self.config.on_change("bind", partial(self._listen_anew, "Failed to bind to specified addresses."))
+        open_anew = self.doors.open_anew
+        self.config.on_change("port", partial(open_anew, "Unable to listen on this port. Check server logs."))
+        self.config.on_change("bind", partial(open_anew, "Failed to bind to specified addresses."))
         self.config.on_change("dir", lambda: self.disk.list(self.config.dir))
         self.config.on_change("slowlog-log-slower-than", slowlog)
         self.config.on_change("client-output-buffer-limit", limits)
@@ -220,28 +190,8 @@ class Server:
     def new_parser(self) -> RequestParser:
         return RequestParser(self.config.proto_max_bulk_len)
 
-    def accept(self, listener: Socket) -> None:
-        """Welcome whoever waits at the door."""
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                visitor = self.network.accept(listener)
-            except OSError as error:
-                self.log("#", f"Accepting client connection: accept: {error.strerror}")
-                return
-            if visitor is None:
-                return
-            self._welcome(visitor)
-
-    def _welcome(self, sock: Socket) -> None:
-        refusal = self._refusal(sock)
-        if refusal:
-            self.stats.rejected_connections += 1
-            try:
-                self.network.send(sock, encode(Error(refusal)))
-            except OSError:
-                pass                                # told or not, it goes
-            self.network.close(sock)
-            return
+    def welcome(self, sock: Socket) -> None:
+        """A new connection."""
         self.stats.total_connections_received += 1
         self._last_client_id += 1
         client = self.clients[self._last_client_id] = Client(self, sock, self._last_client_id)
@@ -249,23 +199,22 @@ class Server:
         if self.loop.observers:
             self.loop.emit("accept", self.now_us, client.id, client.peer)
 
-    def _refusal(self, sock: Socket) -> str | None:
-        if len(self.clients) >= self.config.maxclients:
-            return "ERR max number of clients reached"
-        if self.config.protected_mode and not self.config.requirepass:
-            peer, _ = self.network.addresses(sock)
-            return None if is_loopback(peer) else PROTECTED
-        return None
-
     def free(self, client: Client) -> None:
         """The end of a connection."""
         if self.clients.pop(client.id, None) is None:
             return
         if client.monitor:
             self.monitors.remove(client)
+        self.leave(client)
         if self.loop.observers:
             self.loop.emit("close", self.clock.monotonic_us(), client.id, client.peer)
-        self._hang_up(client.sock)
+        self.hang_up(client.sock)
+
+    def leave(self, client: Client) -> None:
+        """A client that has gone watches, waits and listens no more."""
+        self.watches.forget(client)
+        self.waiting.forget(client)
+        self.pubsub.forget(client)
 
     # ---- a request
 
@@ -280,11 +229,10 @@ class Server:
         call.client, call.db, call.now_ms = client, client.db, self.now_ms
         append = client.outbox().append
         plain, singly = self._stance(client)
-        alone = special = False
         command, name, words, run = None, b"", 0, 0             # the command at hand, and how often in a row
-        size, dirty = 0, self.dirty
+        size, dirty, alone, special = 0, self.dirty, False, False
         self._started_ns = self.clock.monotonic_us() * 1000
-        for args in requests:
+        for args in (rest := iter(requests)):
             if args[0] != name or len(args) != words:           # not the same again
                 if run:
                     self.account(call, command, run)
@@ -321,8 +269,10 @@ class Server:
             if alone or kind is Error:
                 self.account(call, command, run, reply, self.dirty != dirty)
                 run, dirty = 0, self.dirty
+                if self.waiting.ready:
+                    self.waiting.serve(client)
                 if special:                                     # it may have ended the connection, or changed it
-                    if client.close_after_reply or client.closed or self.stopped:
+                    if not self._goes_on(client, rest):
                         break
                     plain, singly = self._stance(client)
                     special = False
@@ -335,11 +285,19 @@ class Server:
         client.queue()
         call.args = NO_ARGS                                     # a long argument is not to outlive its command
 
+    def _goes_on(self, client: Client, rest: Iterator[Request]) -> bool:
+        """Whether the rest of a pipeline may run now. Behind a command that waits it has to wait, too."""
+        if client.blocked:
+            client.blocked.later = list(rest)
+            return False
+        return not (client.close_after_reply or client.closed or self.stopped)
+
     def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool]:
         """What only a special command can change: what this client may call without a further look (everything
         plain, or nothing), and whether each of its calls is looked at singly."""
-        plain = self._plain if client.authenticated and not client.monitor else {}
-        watched = self.feeds or self.monitors or self.loop.observers or self._slow_ns < EXACT_NS
+        free = client.authenticated and not (client.monitor or client.transaction or client.subscriptions)
+        plain = self._plain if free else {}
+        watched = self.feeds or self.monitors or self.on_change or self.loop.observers or self._slow_ns < EXACT_NS
         return plain, bool(watched or self.limits[client.kind])
 
     def account(self, call: Call, command: Command | None, run: int, reply: Any = None, wrote: bool = False) -> None:
@@ -361,17 +319,30 @@ class Server:
         if type(reply) is Error:
             command.failed += 1
             self.count_error(reply)
-        if took_ns >= self._slow_ns and "skip_slowlog" not in command.flags:
+        if took_ns >= self._slow_ns and reply is not BLOCKED and "skip_slowlog" not in command.flags:
             self.remember_slow(call, took_ns // 1000, run)
-        if self.monitors:
+        if self.monitors and run:
             self.feed_monitors(call, command)
         if self.loop.observers:
             self.loop.emit("command", started_ns // 1000, call.client.id, command.name)
         if wrote or call.effects is not None:
             self.propagate(call)
-        if self._started_ns >= self._refresh_at_ns:
+        if self._started_ns >= self._refresh_at_ns and not self.in_transaction:
             self.update_time()
             call.now_ms = self.now_ms
+
+    def perform(self, command: Command, args: Request, client: Client, db: Database, handler: Handler,
+                again: bool = False) -> Any:
+        """Run one command outside of `execute`; its reply. It is of a transaction, or a client that waits tries it
+        `again`: then it has been counted already, and monitors have seen it."""
+        call, dirty = self.call, self.dirty
+        call.client, call.db, call.args, call.now_ms = client, db, args, self.now_ms
+        try:
+            reply = handler(call)
+        except Error as error:
+            reply = error
+        self.account(call, command, 0 if again else 1, reply, self.dirty != dirty)
+        return reply
 
     def admit(self, client: Client, args: Request) -> Command | None:
         """Find a command and check whether it may run now; None: no, and the client has been told why.
@@ -382,11 +353,22 @@ class Server:
             self.log("#", f"HTTP, perhaps an attack through somebody's browser: connection from {client.peer} closed.")
             client.close_soon()
             return None
+        command, transaction = None, client.transaction
         try:
             command = client.last_command = self.find_command(args)
             self.check(client, command, args)
+            if transaction and transaction.open and command.name not in IMMEDIATE:
+                transaction.add(command, args)
+                client.reply("QUEUED")
+                return None
             return command
-        except Error as refusal:
+        except Error as error:
+            refusal = error
+            if command and command.name == "exec":
+                discard(self, client)
+                refusal = Error(EXEC_REFUSED + error.text.removeprefix("ERR "))
+            elif transaction:
+                transaction.broken = transaction.broken or transaction.open
             self.count_error(refusal)
             client.reply(refusal)
             return None
@@ -400,6 +382,11 @@ class Server:
             refusal = DEBUG_REFUSED
         elif self.config.requirepass and not client.authenticated and "no_auth" not in command.flags:
             refusal = "NOAUTH Authentication required."
+        elif client.transaction and client.transaction.open and "no_multi" in command.flags:
+            refusal = "ERR Command not allowed inside a transaction"
+        elif client.subscriptions and client.resp == 2 and command.name not in WHILE_SUBSCRIBED:
+            refusal = (f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / "
+                       "RESET are allowed in this context")
         elif client.monitor and command.flags & {"write", "readonly"}:
             refusal = "ERR Replica can't interact with the keyspace"
         if refusal:
@@ -432,14 +419,38 @@ class Server:
             self.feed(call.db, effect)
 
     def feed(self, database: Database, effect: Sequence[bytes]) -> None:
+        """One effect: to the log, or to the unit of the transaction that is running."""
+        if self.unit is not None:
+            self.unit.append((database.index, effect))
+            return
         for feed in self.feeds:
             feed(database.index, effect)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether an EXEC is running."""
+        return self.unit is not None
+
+    def close_unit(self) -> None:
+        """The end of an EXEC: its effects go to the log, between MULTI and EXEC if there are several."""
+        unit, self.unit = self.unit or [], None
+        if len(unit) > 1:
+            unit = [(unit[0][0], (b"MULTI",)), *unit, (unit[-1][0], (b"EXEC",))]
+        for index, effect in unit:
+            self.feed(self.databases[index], effect)
+
+    def tell_change(self, database: Database, key: bytes, event: str) -> None:
+        """A key has changed: to those who watch it, wait for it, or are subscribed to such events."""
+        for tell in list(self.on_change):
+            tell(database, key, event)
 
     def on_expired(self, database: Database, key: bytes) -> None:
         """Delete a key whose time is over; the log hears of it as DEL. Redis: deleteExpiredKeyAndPropagate."""
         database.delete(key)
         self.stats.expired_keys += 1
         self.feed(database, (b"DEL", key))
+        if self.on_change:
+            self.tell_change(database, key, "expired")
 
     def count_error(self, error: Error) -> None:
         error.__traceback__ = error.__context__ = None      # shared errors must not keep old frames alive
@@ -448,7 +459,7 @@ class Server:
 
     def remember_slow(self, call: Call, took_us: int, run: int) -> None:
         """Make an entry in the slow log."""
-        args = call.args if run == 1 else [*call.args, b"... (the last of %d calls timed together)" % run]
+        args = call.args if run <= 1 else [*call.args, b"... (the last of %d calls timed together)" % run]
         self.slowlog.add(SlowCall(0, self.clock.time_us() // 1_000_000, took_us, args, call.client.peer,
                                   call.client.name), self.config.slowlog_max_len)
 
@@ -470,9 +481,15 @@ class Server:
 
     def before_sleep(self) -> None:
         """All that must be done before the loop waits, in this order. Redis: beforeSleep."""
+        self.waiting.time_out(self.now_ms)
         self.expiry.fast_cycle()
+        self.waiting.go_on()
         self.send_replies()
         self.free_closed()
+
+    def blocked_until_ms(self) -> int | None:
+        """The earliest instant at which a client that waits gets an answer in any case."""
+        return self.waiting.next_deadline_ms
 
     def send_replies(self) -> None:
         """The only place that sends replies: once a turn for each client that is owed one.
@@ -515,7 +532,8 @@ class Server:
             if client is None:
                 continue
             client.check_limit()
-            if idle_us and self.now_us - client.last_us > idle_us and client.kind == "normal" and not client.monitor:
+            busy = client.monitor or client.blocked or client.kind != "normal"
+            if idle_us and self.now_us - client.last_us > idle_us and not busy:
                 self.log("-", "Closing idle client")
                 client.close_soon()
 
@@ -531,19 +549,6 @@ class Server:
         self.expiry.stale_percent, self.expiry.time_cap_reached = 0.0, 0
         for command in rows(self.commands):
             command.calls = command.nsec = command.rejected = command.failed = 0
-
-
-class Door:
-    """A listening socket, for the loop."""
-
-    def __init__(self, server: Server, listener: Socket) -> None:
-        self.server, self.listener = server, listener
-
-    def on_readable(self) -> None:
-        self.server.accept(self.listener)
-
-    def on_writable(self) -> None:
-        pass                                        # nobody writes to a door
 
 
 def _beginning(args: Request) -> str:

@@ -24,6 +24,7 @@ Above `---` stands one step on each line:
                          ten times a second, so go 200 ms past a deadline
     @unordered           the next reply is a list in no certain order: it is shown sorted. `@unordered pairs` sorts
                          it by twos (a map in RESP2). A list that mixes lists and scalars (SCAN: cursor and page) stays as it is
+    CLIENT KILL ID $bob  the word `$bob` stands for the number of bob's connection (by CLIENT ID, asked when it connects)
     @any                 the next reply is shown as `(any)`, unless it is an error
     # text               a comment
 
@@ -49,6 +50,7 @@ from kvref.sampling import Members
 
 SCRIPTS = Path(__file__).parent / "scripts"
 DEFAULT = "default"
+CLIENT_NUMBER = re.compile(rb"\$[a-z][a-z0-9_-]*")
 NAMED = re.compile(r"([a-z][a-z0-9_-]*)> ?(.*)")
 PIECE = re.compile(r'\s*("(?:[^"\\]|\\.)*")(?:\*(\d+))?')
 DURATION = re.compile(r"(\d+)(ms|s)")
@@ -98,6 +100,12 @@ class Script:
     def advances(self) -> bool:
         """Whether recording it takes real time."""
         return any(step.kind == "advance" for block in self.blocks for step in block.steps)
+
+    @property
+    def numbered(self) -> set[str]:
+        """The clients whose numbers are spoken of."""
+        words = (word for block in self.blocks for step in block.steps for word in step.words)
+        return {word[1:].decode() for word in words if CLIENT_NUMBER.fullmatch(word)}
 
     def render(self) -> str:
         return "\n\n".join(block.render() for block in self.blocks) + "\n"
@@ -276,6 +284,12 @@ class _Voice:
         self.peer = peer
         self.rest = b""
         self.said_closed = False
+        self.id = b""
+
+    def ask_id(self, player: Player) -> None:
+        self.peer.send_bytes(request("CLIENT", "ID"))
+        player.settle([])
+        self.id = self.peer.take().strip(b":\r\n")
 
     def hear(self, mark: str = "", raw: bool = False) -> list[str]:
         """What has come, as lines to show."""
@@ -321,10 +335,17 @@ def play(script: Script, player: Player) -> Iterator[tuple[Block, str]]:
     voices: dict[str, _Voice] = {}
     for block in script.blocks:
         if block.steps:
-            yield block, "\n".join(line for step in block.steps for line in _play_step(step, voices, player))
+            yield block, "\n".join(line for step in block.steps for line in _play_step(script, step, voices, player))
 
 
-def _play_step(step: Step, voices: dict[str, _Voice], player: Player) -> list[str]:
+def _with_ids(step: Step, voices: dict[str, _Voice]) -> bytes:
+    """What is sent, with numbers in place of `$bob`."""
+    if not any(map(CLIENT_NUMBER.fullmatch, step.words)):
+        return step.data
+    return request(*[voices[word[1:].decode()].id if CLIENT_NUMBER.fullmatch(word) else word for word in step.words])
+
+
+def _play_step(script: Script, step: Step, voices: dict[str, _Voice], player: Player) -> list[str]:
     if step.kind == "advance":
         player.advance(step.ms)
         player.settle([])
@@ -335,7 +356,9 @@ def _play_step(step: Step, voices: dict[str, _Voice], player: Player) -> list[st
             peer = player.connect(step.client)
             voice = voices.setdefault(step.client, _Voice(peer))
             voice.peer, voice.rest, voice.said_closed = peer, b"", False
-        voice.peer.send_bytes(step.data)
+            if step.client in script.numbered:
+                voice.ask_id(player)
+        voice.peer.send_bytes(_with_ids(step, voices))
         player.settle(step.words)
         shown = voice.hear(step.mark, raw=step.kind == "raw") or ["(no reply)"]
     speaker = "" if step.kind == "advance" else step.client

@@ -85,7 +85,7 @@ def test_a_refused_directive_may_be_given_with_the_value_that_kvref_has() -> Non
 
 
 @pytest.mark.parametrize("line", [
-    "appendonly yes", "save 60 1", "maxmemory 100mb", "notify-keyspace-events KEA", "daemonize yes", "tls-port 6380",
+    "appendonly yes", "save 60 1", "maxmemory 100mb", "daemonize yes", "tls-port 6380",
     "replicaof example.org 6379", "slaveof example.org 6379", "cluster-enabled yes", "supervised systemd",
     "unixsocket /run/redis.sock", "aclfile users.acl", "syslog-enabled yes", "min-slaves-to-write 1",
     "shutdown-on-sigterm save", "user alice on", "loadmodule x.so", "rename-command FLUSHALL x", "search.threads 4",
@@ -372,7 +372,7 @@ def test_keyspace_events_are_read_and_shown_as_by_redis(real: redis.Redis) -> No
     for text in ("AKEnm", "g$lshzxetd", "g$lshzxetdn", "mA", "K", "xE$g", ""):
         real.config_set("notify-keyspace-events", text)
         flags = real.config_get("notify-keyspace-events")["notify-keyspace-events"]
-        assert sorted(kind.read([text.encode()], "", False)) == sorted(flags)
+        assert kind.show(kind.read([text.encode()], "", False)) == flags.encode()
     real.config_set("notify-keyspace-events", "")
 
 

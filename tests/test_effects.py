@@ -268,6 +268,22 @@ EFFECTS = """
     GETDEL l                            -
     SET l x                             =
     DEL l h t z                         =
+
+    BLPOP x l 0                         LPOP l
+    brpop l1 0                          RPOP l1
+    BLPOP k 0                           -
+    BLMOVE l x LEFT RIGHT 0             LMOVE l x LEFT RIGHT
+    BLMOVE l l1 left right 0            LMOVE l l1 left right
+    BRPOPLPUSH l x 0                    RPOPLPUSH l x
+    BLMPOP 0 2 x l RIGHT COUNT 2        RPOP l 2
+    BLMPOP 0 1 l1 LEFT COUNT 9          LPOP l1 1
+    BZPOPMIN x z 0                      ZPOPMIN z
+    BZPOPMAX z1 0                       ZPOPMAX z1
+    BZMPOP 0 2 x z MAX COUNT 2          ZPOPMAX z 2
+    BZMPOP 0 1 z1 MIN COUNT 5           ZPOPMIN z1 1
+    BLPOP gone l 0                      DEL gone ; LPOP l
+    BLMOVE l1 gone LEFT LEFT 0          DEL gone ; LMOVE l1 gone LEFT LEFT
+    PUBLISH c x                         -
 """
 CASES = [(command, effects.strip()) for line in EFFECTS.split("\n") if line for command, effects in [line.strip().split("  ", 1)]]
 

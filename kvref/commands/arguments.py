@@ -9,7 +9,7 @@ Interface:
   - choice(word, table)           a word of which there must be one: LEFT or RIGHT
   - Option, parse_options         the words behind the fixed arguments: NX, EX 10, MATCH pattern ...
   - CARD_OPTIONS                  the one of SINTERCARD and ZINTERCARD
-  - wrong_arity, invalid_expire   errors that name the command
+  - wrong_arity, not_understood, invalid_expire   errors that name the command
 
 Redis: getLongLongFromObjectOrReply in object.c; the loops over argv that each command has for itself.
 """
@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from kvref.command_table import SYNTAX, Call
 from kvref.numbers import (INT64_MAX, INT64_MIN, LongDouble, add_long_doubles, format_long_double, parse_double,
                            parse_int, parse_long_double)
+from kvref.quoting import c_text
 from kvref.resp import Error
 
 NOT_AN_INTEGER: Final = Error("ERR value is not an integer or out of range")
@@ -179,6 +180,12 @@ CARD_OPTIONS: Final = {
 def wrong_arity(call: Call) -> Error:
     """For commands whose arguments come in pairs, beyond what the table can say."""
     return Error(f"ERR wrong number of arguments for '{_name(call)}' command")
+
+
+def not_understood(call: Call) -> Error:
+    """For subcommands with too many words, beyond what the table can say."""
+    return Error(f"ERR unknown subcommand or wrong number of arguments for '{c_text(call.args[1][:128])}'. "
+                 f"Try {_name(call).upper()} HELP.")
 
 
 def invalid_expire(call: Call) -> Error:

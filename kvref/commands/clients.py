@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvref.command_table import SYNTAX, Call, command, container
+from kvref.commands.arguments import integer, not_understood
 from kvref.numbers import parse_int
 from kvref.quoting import c_text, text
 from kvref.resp import OK, Error, Verbatim
@@ -34,7 +35,11 @@ PLAIN = "noscript loading stale"
 FLAGS: dict[str, Callable[[Any], bool]] = {
     "O": lambda c: c.monitor,
     "P": lambda c: c.kind == "pubsub",
+    "x": lambda c: bool(c.transaction and c.transaction.open),
+    "b": lambda c: bool(c.blocked and not c.blocked.over),
+    "d": lambda c: bool(c.transaction and c.transaction.changed),
     "c": lambda c: c.close_after_reply,
+    "u": lambda c: bool(c.blocked and c.blocked.over),
 }
 
 
@@ -55,10 +60,10 @@ FIELDS: dict[str, Callable[[Any], object]] = {
     "idle": lambda c: (c.server.now_us - c.last_us) // 1_000_000,
     "flags": flags,
     "db": lambda c: c.db.index,
-    "sub": lambda c: 0,
-    "psub": lambda c: 0,
+    "sub": lambda c: len(c.subscriptions.channels) if c.subscriptions else 0,
+    "psub": lambda c: len(c.subscriptions.patterns) if c.subscriptions else 0,
     "ssub": lambda c: 0,
-    "multi": lambda c: -1,
+    "multi": lambda c: len(c.transaction.queue) if c.transaction and c.transaction.open else -1,
     "qbuf": lambda c: c.query_size,
     "qbuf-free": lambda c: 0,
     "argv-mem": lambda c: sum(map(len, c.server.call.args)) if c.server.call.client is c else 0,
@@ -210,7 +215,29 @@ def _kill(call: Call, passes: Filter, limit: int | None = None) -> int:
             client.close_after_reply = True         # it shall still read the answer
         else:
             client.close_soon()
+            call.server.leave(client)               # nobody serves or counts it any more
     return len(victims)
+
+
+UNBLOCKED = Error("UNBLOCKED client unblocked via CLIENT UNBLOCK")
+
+
+@command("client|unblock", arity=-3, flags=ADMIN, group="connection", since="5.0.0")
+def client_unblock(call: Call) -> int:
+    "End the wait of a client, as if its time were over or, on request, with an error; whether it waited."
+    words = [word.lower() for word in call.args[3:]]
+    if len(words) > 1:
+        raise not_understood(call)
+    if words and words[0] not in (b"timeout", b"error"):
+        raise Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    client = call.server.clients.get(integer(call.args[2]))
+    if client is None or client.blocked is None or client.blocked.over:
+        return 0
+    if words == [b"error"]:
+        client.blocked.command.failed += 1
+        call.server.count_error(UNBLOCKED)
+    call.server.waiting.unblock(client, UNBLOCKED if words == [b"error"] else client.blocked.nothing)
+    return 1
 
 
 # ---- names ---------------------------------------------------------------------------------------

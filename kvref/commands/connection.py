@@ -18,6 +18,7 @@ from kvref.commands.clients import set_name
 from kvref.numbers import parse_int
 from kvref.quoting import c_text
 from kvref.resp import OK, Error
+from kvref.transactions import discard
 
 if TYPE_CHECKING:
     from kvref.client import Client
@@ -40,6 +41,8 @@ def ping(call: Call) -> Any:
     "Answer PONG, or with the text that was sent."
     if len(call.args) > 2:
         raise Error("ERR wrong number of arguments for 'ping' command")
+    if call.client.subscriptions and call.client.resp == 2:
+        return [b"pong", call.args[1] if len(call.args) == 2 else b""]
     return call.args[1] if len(call.args) == 2 else "PONG"
 
 
@@ -77,6 +80,8 @@ def reset(call: Call) -> str:
     if client.monitor:
         server.monitors.remove(client)
         client.monitor = False
+    discard(server, client)
+    server.pubsub.forget(client)
     client.resp = 2
     client.name = b""
     client.select(0)

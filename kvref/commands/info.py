@@ -66,9 +66,9 @@ CLIENTS: Fields = {
     "connected_clients": lambda s: len(s.clients) - len(s.to_close),
     "cluster_connections": lambda s: 0,
     "maxclients": lambda s: s.config.maxclients,
-    "blocked_clients": lambda s: 0,
+    "blocked_clients": lambda s: len(s.waiting),
     "tracking_clients": lambda s: 0,
-    "clients_in_timeout_table": lambda s: 0,
+    "clients_in_timeout_table": lambda s: s.waiting.with_deadline(),
 }
 
 MEMORY: Fields = {
@@ -113,6 +113,8 @@ STATS: Fields = {
     "expired_time_cap_reached_count": lambda s: s.expiry.time_cap_reached,
     "keyspace_hits": _stat("keyspace_hits"),
     "keyspace_misses": _stat("keyspace_misses"),
+    "pubsub_channels": lambda s: len(s.pubsub.channels),
+    "pubsub_patterns": lambda s: len(s.pubsub.patterns),
     "total_error_replies": _stat("total_error_replies"),
 }
 

@@ -4,7 +4,7 @@ Everything is read off the command table, so that a new command appears here by 
 
 Interface:
   - COMMAND, COMMAND COUNT, LIST [FILTERBY], INFO, DOCS, GETKEYS, HELP
-  - CLIENT HELP, SLOWLOG HELP, ACL HELP; `help_lines(row)` for who wants the same
+  - CLIENT HELP, PUBSUB HELP, SLOWLOG HELP, ACL HELP; `help_lines(row)` for who wants the same
   - commands(server)  each command of a server once
   - categories(row)   its ACL categories
 
@@ -179,5 +179,6 @@ def _help(call: Call) -> list[str]:
 
 
 for _name, _group, _since in (("acl", "server", "6.0.0"), ("client", "connection", "5.0.0"),
-                              ("command", "server", "5.0.0"), ("slowlog", "server", "6.2.0")):
+                              ("command", "server", "5.0.0"), ("pubsub", "pubsub", "6.2.0"),
+                              ("slowlog", "server", "6.2.0")):
     command(f"{_name}|help", arity=2, flags="loading stale", group=_group, since=_since)(_help)

@@ -232,10 +232,9 @@ def _rename(call: Call, replace: bool) -> bool:
 
 def _place(db: Database, key: bytes, value: Any, deadline_ms: int | None) -> None:
     """Put value and deadline in place of whatever is there."""
+    db.delete(key)
     db.set(key, value)
-    if deadline_ms is None:
-        db.persist(key)
-    else:
+    if deadline_ms is not None:
         db.expire_at(key, deadline_ms)
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from kvref.command_table import SYNTAX, Call, command, container
+from kvref.commands.arguments import not_understood
 from kvref.database import Database, swap
 from kvref.numbers import parse_int
-from kvref.quoting import c_text
 from kvref.resp import NO_REPLY, OK, Error
 
 ADMIN = "admin noscript loading stale"
@@ -38,6 +38,8 @@ def _flush(call: Call, databases: list[Database]) -> str:
     """Empty them. Goes to the log even if there was nothing to delete, as in Redis."""
     if len(call.args) > 2 or call.args[1:] and call.args[1].lower() not in (b"sync", b"async"):
         raise SYNTAX
+    for database in databases:
+        call.server.watches.touch_all(database, None, call.now_ms)
     count = sum(database.clear() for database in databases)
     call.server.dirty += count
     call.touch(count)
@@ -71,8 +73,15 @@ def swapdb(call: Call) -> str:
     databases = call.server.databases
     if not (0 <= one < len(databases) and 0 <= other < len(databases)):
         raise Error("ERR DB index is out of range")
-    swap(databases, one, other)
+    pair = databases[one], databases[other]
     call.server.dirty += 1
+    if one == other:
+        return OK
+    call.server.watches.touch_all(*pair, call.now_ms)
+    call.server.watches.touch_all(*pair[::-1], call.now_ms)
+    swap(databases, one, other)
+    for database in pair:
+        call.server.waiting.touch_all(database)
     return OK
 
 
@@ -93,6 +102,8 @@ def role(call: Call) -> list[Any]:
 @command("monitor", arity=1, flags=ADMIN, group="server", since="1.0.0")
 def monitor(call: Call) -> Any:
     "From now on send every command that the server runs to this connection."
+    if call.server.in_transaction:
+        raise Error("ERR MONITOR isn't allowed for DENY BLOCKING client")
     if call.client.monitor:
         return NO_REPLY
     call.client.monitor = True
@@ -104,7 +115,7 @@ def monitor(call: Call) -> Any:
 def slowlog_get(call: Call) -> list[Any]:
     "Return the newest entries: id, time, microseconds, arguments, address and name of the client."
     if len(call.args) > 3:
-        raise _not_understood("SLOWLOG", call.args[1])
+        raise not_understood(call)
     count = parse_int(call.args[2]) if len(call.args) == 3 else 10
     if count is None or count < -1:
         raise Error("ERR count should be greater than or equal to -1")
@@ -127,11 +138,6 @@ def slowlog_reset(call: Call) -> str:
 
 
 # ---- DEBUG: for tests and lessons ----------------------------------------------------------------
-
-def _not_understood(command: str, subcommand: bytes) -> Error:
-    word = c_text(subcommand[:128])
-    return Error(f"ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP.")
-
 
 def _debug_sleep(call: Call) -> str:
     """Stand still, timers and all other clients included, for so many seconds. What is no number is 0."""
@@ -168,7 +174,7 @@ def debug(call: Call) -> Any:
     "Disturb the server on purpose; refused unless `enable-debug-command` allows it."
     handler = DEBUG.get((call.args[1].lower(), len(call.args)))
     if handler is None:
-        raise _not_understood("DEBUG", call.args[1])
+        raise not_understood(call)
     return handler(call)
 
 

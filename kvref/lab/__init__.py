@@ -12,6 +12,7 @@ Interface:
   - judging      judge: exercises that judge themselves; the judges in notebooks/exercises/
   - wire         Wire: the bytes of RESP, every one named
   - table        Table: rows that look right as text and in a notebook
+  - brokers      models of a log with offsets and of a queue with acknowledgements
   - timeline     Timeline: what the event loop did, as a table and as a figure
   - figures      figure: one look for all figures
   - modules      the map of the package, read from the package

@@ -14,5 +14,6 @@ something is slow: a target that is not met says "missed". Linux only: memory is
   sorted_sets.py  what a sorted set of a million members costs beside one of a thousand
   idle.py      what 10,000 idle connections cost in memory and in the latency of the one that is active
   memory.py    bytes for a small key
+  publish.py   what a message to 1,000 subscribers costs
   report.py    rounds, medians, targets, Markdown
 """
