@@ -285,7 +285,13 @@ EFFECTS = """
     BLMOVE l1 gone LEFT LEFT 0          DEL gone ; LMOVE l1 gone LEFT LEFT
     PUBLISH c x                         -
 """
-CASES = [(command, effects.strip()) for line in EFFECTS.split("\n") if line for command, effects in [line.strip().split("  ", 1)]]
+
+
+def cases(table: str) -> list[tuple[str, str]]:
+    """Commands and their effects, two blanks or more between them."""
+    rows = [re.split(r"  +", line.strip(), maxsplit=1) for line in table.split("\n") if line]
+    return [(command, shown([split_args(command)], 0) if effects == "=" else effects) for command, effects in rows]
+
 
 
 def shown(effects: Sequence[Sequence[bytes]], now_ms: int) -> str:
@@ -298,20 +304,24 @@ def shown(effects: Sequence[Sequence[bytes]], now_ms: int) -> str:
     return " ; ".join(" ".join(map(word, effect)) for effect in effects) or "-"
 
 
-@pytest.mark.parametrize("command, effects", CASES)
-def test_the_log_gets_the_effect(command: str, effects: str, machine: Machine) -> None:
+CASES = cases(EFFECTS)
+
+
+def logged(machine: Machine, setup: Sequence[str], command: str) -> str:
+    """What kvref's log gets of a command, with the keys of `setup`; no expired key goes by itself."""
     server = machine.start(enable_debug_command="yes")
     client = machine.connect()
-    for line in ("DEBUG SET-ACTIVE-EXPIRE 0", *SETUP):
+    for line in ("DEBUG SET-ACTIVE-EXPIRE 0", *setup):
         client(*split_args(line))
-    logged: list[Sequence[bytes]] = []
-    server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
+    effects: list[Sequence[bytes]] = []
+    server.feeds.append(lambda database, effect: effects.append(tuple(effect)))
     client(*split_args(command))
-    assert shown(logged, server.now_ms) == expected(command, effects)
+    return shown(effects, server.now_ms)
 
 
-def expected(command: str, effects: str) -> str:
-    return shown([split_args(command)], 0) if effects == "=" else effects
+@pytest.mark.parametrize("command, effects", CASES)
+def test_the_log_gets_the_effect(command: str, effects: str, machine: Machine) -> None:
+    assert logged(machine, SETUP, command) == effects
 
 
 class Witness:
@@ -335,6 +345,18 @@ class Witness:
         commands: list[list[bytes]] = golden.replies(self.log.read_bytes()[start:])[0]
         return [command for command in commands if command[0].upper() not in (b"SELECT", b"MULTI", b"EXEC")]
 
+    def differences(self, setup: Sequence[str], cases: Sequence[tuple[str, str]]) -> list[str]:
+        """Where Redis logs something else than these effects."""
+        self.ask("DEBUG SET-ACTIVE-EXPIRE 0")
+        wrong = []
+        for command, effects in cases:
+            for line in setup:
+                self.ask(line)
+            found = shown(self.effects(command), time.time_ns() // 1_000_000)
+            if found != effects:
+                wrong.append(f"{command}: {found}")
+        return wrong
+
 
 @pytest.fixture(scope="module")
 def witness() -> Iterator[Witness]:
@@ -347,15 +369,7 @@ def witness() -> Iterator[Witness]:
 
 
 def test_redis_itself_writes_the_same(witness: Witness) -> None:
-    witness.ask("DEBUG SET-ACTIVE-EXPIRE 0")
-    wrong = []
-    for command, effects in CASES:
-        for line in SETUP:
-            witness.ask(line)
-        found = shown(witness.effects(command), time.time_ns() // 1_000_000)
-        if found != expected(command, effects):
-            wrong.append(f"{command}: {found}")
-    assert not wrong
+    assert witness.differences(SETUP, CASES) == []
 
 
 @pytest.mark.parametrize("line", [

@@ -101,6 +101,12 @@ def test_what_goes_wrong_is_a_sentence(shell: Any, capsys: Any) -> None:
     assert said(shell, capsys, "%%redis\nPING")[-1] == "(Connection refused)"
 
 
+def test_who_waits_for_a_key_has_no_reply_yet_and_hears_it_later(shell: Any, capsys: Any) -> None:
+    World(seed=1).start()
+    assert said(shell, capsys, "%%redis\nbob> BLPOP q 0\nRPUSH q job") == [
+        "bob> BLPOP q 0", "(no reply yet)", "redis> RPUSH q job", "(integer) 1", 'bob: 1) "q"', 'bob: 2) "job"']
+
+
 def test_a_wire_with_latency_is_waited_for(shell: Any, capsys: Any) -> None:
     World(seed=1, latency_us=700).start()
     assert said(shell, capsys, "%%redis\nPING") == ["redis> PING", "PONG"]
@@ -253,6 +259,15 @@ def test_a_file_of_answers_that_is_damaged_stays_untouched(reader: Path, capsys:
         assert "cannot be read" in capsys.readouterr().out
         record.note("01-moon", first="a", last="a", right=False)
         assert record.answers and (reader / questions.FILE).read_text() == damaged
+
+
+def test_two_chapters_that_are_open_at_once_keep_the_answers_of_both(reader: Path) -> None:
+    one, other = Record(reader / questions.FILE), Record(reader / questions.FILE)
+    one.note("01-moon", first="a", last="a", right=False)
+    other.note("02-sun", first="b", last="b", right=True)
+    one.note("01-moon", first="b", last="b", right=True)
+    assert set(Record(reader / questions.FILE).answers) == {"01-moon", "02-sun"}
+    assert sorted(path.name for path in reader.iterdir()) == [questions.FILE]
 
 
 def test_without_a_file_answers_last_as_long_as_the_kernel(tmp_path: Path) -> None:

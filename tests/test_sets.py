@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from weakref import ref
 
 import pytest
 
 from kvref.lab.cli import split_args
 from kvref.sampling import Members
-from tests import record
 from tests.conftest import Machine
-from tests.test_effects import Witness, shown, touched
+from tests.test_effects import Witness, cases, logged, touched, witness
+
+__all__ = ["witness"]                   # the fixture: a real redis-server with an append-only file
 
 SETUP = ("FLUSHALL", "SADD one m", "SADD three a b c", "SADD ints 1 2 3", "RPUSH l 2 1", "SET s ab", "SET d v EX 1000",
          "SET gone v PXAT 1")
@@ -63,52 +62,27 @@ EFFECTS = """
     SORT x STORE x                      -
     SORT l STORE gone                   DEL gone ; SORT l STORE gone
 """
-CASES = [(line[4:40].strip(), line[40:].strip()) for line in EFFECTS.strip("\n").split("\n")]
+CASES = cases(EFFECTS)
 
 
 @pytest.mark.parametrize("command, effects", CASES)
 def test_the_log_gets_the_effect(command: str, effects: str, machine: Machine) -> None:
-    server = machine.start(enable_debug_command="yes")
-    client = machine.connect()
-    for line in ("DEBUG SET-ACTIVE-EXPIRE 0", *SETUP):
-        client(*split_args(line))
-    logged: list[Sequence[bytes]] = []
-    server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
-    client(*split_args(command))
-    assert shown(logged, server.now_ms) == effects
-
-
-@pytest.fixture(scope="module")
-def witness() -> Iterator[Witness]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
-    directives = {"appendonly": "yes", "appendfsync": "no",         # everysec may hold a write back
-                  "enable-debug-command": "yes", "auto-aof-rewrite-percentage": "0"}
-    with record.RedisServer(directives) as server:
-        yield Witness(server)
+    assert logged(machine, SETUP, command) == effects
 
 
 def test_redis_itself_writes_the_same(witness: Witness) -> None:
-    witness.ask("DEBUG SET-ACTIVE-EXPIRE 0")
-    wrong = []
-    for command, effects in CASES:
-        for line in SETUP:
-            witness.ask(line)
-        found = shown(witness.effects(command), time.time_ns() // 1_000_000)
-        if found != effects:
-            wrong.append(f"{command}: {found}")
-    assert not wrong
+    assert witness.differences(SETUP, CASES) == []
 
 
 def test_the_log_of_spop_names_each_member_that_was_drawn(machine: Machine) -> None:
     server = machine.start()
     client = machine.connect()
     client("SADD", "k", *map(str, range(300)))
-    logged: list[Sequence[bytes]] = []
-    server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
+    effects: list[Sequence[bytes]] = []
+    server.feeds.append(lambda database, effect: effects.append(tuple(effect)))
     drawn = client("SPOP", "k", "5")
     assert len(set(drawn)) == 5
-    assert logged == [(b"SREM", b"k", member) for member in drawn]
+    assert effects == [(b"SREM", b"k", member) for member in drawn]
     assert not {*drawn} & {*server.databases[0].values[b"k"]}
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Iterator, Sequence
 
 import pytest
 
 from kvref.lab.cli import split_args
-from tests import record
 from tests.conftest import Machine
-from tests.test_effects import Witness, shown, touched
+from tests.test_effects import Witness, cases, logged, touched, witness
+
+__all__ = ["witness"]                   # the fixture: a real redis-server with an append-only file
 
 SETUP = ("FLUSHALL", "ZADD one 1 m", "ZADD three 1 a 2 b 3 c", "ZADD lex 0 a 0 b 0 c", "ZADD top inf a", "SADD set a x",
          "SET d v EX 1000", "SET gone v PXAT 1")
@@ -62,41 +60,16 @@ EFFECTS = """
     ZSCORE three a                          -
     ZUNION 2 three gone                     DEL gone
 """
-CASES = [(line[4:44].strip(), line[44:].strip()) for line in EFFECTS.strip("\n").split("\n")]
+CASES = cases(EFFECTS)
 
 
 @pytest.mark.parametrize("command, effects", CASES)
 def test_the_log_gets_the_effect(command: str, effects: str, machine: Machine) -> None:
-    server = machine.start(enable_debug_command="yes")
-    client = machine.connect()
-    for line in ("DEBUG SET-ACTIVE-EXPIRE 0", *SETUP):
-        client(*split_args(line))
-    logged: list[Sequence[bytes]] = []
-    server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
-    client(*split_args(command))
-    assert shown(logged, server.now_ms) == effects
-
-
-@pytest.fixture(scope="module")
-def witness() -> Iterator[Witness]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
-    directives = {"appendonly": "yes", "appendfsync": "no",         # everysec may hold a write back
-                  "enable-debug-command": "yes", "auto-aof-rewrite-percentage": "0"}
-    with record.RedisServer(directives) as server:
-        yield Witness(server)
+    assert logged(machine, SETUP, command) == effects
 
 
 def test_redis_itself_writes_the_same(witness: Witness) -> None:
-    witness.ask("DEBUG SET-ACTIVE-EXPIRE 0")
-    wrong = []
-    for command, effects in CASES:
-        for line in SETUP:
-            witness.ask(line)
-        found = shown(witness.effects(command), time.time_ns() // 1_000_000)
-        if found != effects:
-            wrong.append(f"{command}: {found}")
-    assert not wrong
+    assert witness.differences(SETUP, CASES) == []
 
 
 @pytest.mark.parametrize("line, changes", [

@@ -62,8 +62,5 @@ def watch(call: Call) -> str:
 @command("unwatch", arity=1, flags=FLAGS, group="transactions", since="2.2.0")
 def unwatch(call: Call) -> str:
     "Forget what was watched."
-    transaction = call.client.transaction
-    if transaction:
-        call.server.watches.forget(call.client)
-        transaction.changed = False
+    transactions.discard(call.server, call.client)      # between MULTI and EXEC it is queued, and comes too late
     return OK

@@ -48,24 +48,32 @@ class Record:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answers: dict[str, dict[str, Any]] = {}
-        self.saved = False
-        if path.is_file():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                self.answers = {str(id): dict(answer) for id, answer in content["answers"].items()}
-                self.saved = True
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                print(f"{path.name} cannot be read as it is; your answers are kept until this kernel ends.")
+        self.saved = path.is_file()
+        self.read()
+
+    def read(self) -> None:
+        """What the file holds now: another chapter, open in a kernel of its own, may have written to it."""
+        if not self.saved:
+            return
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            self.answers = {str(id): dict(answer) for id, answer in content["answers"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.saved = False
+            print(f"{self.path.name} cannot be read as it is; your answers are kept until this kernel ends.")
 
     def note(self, id: str, **answer: Any) -> None:
-        """Remember one try."""
+        """Remember one try. The file is replaced in one step: whenever this ends, it is whole."""
+        self.read()
         old = self.answers.get(id, {})
         first = {"first": old["first"]} if "first" in old else {}
         self.answers[id] = {**answer, **first, "tries": old.get("tries", 0) + 1}
         if self.saved:
             content = json.dumps({"version": 1, "answers": self.answers}, indent=1)
+            new = self.path.with_suffix(".new")
             try:
-                self.path.write_text(content + "\n", encoding="utf-8")
+                new.write_text(content + "\n", encoding="utf-8")
+                new.replace(self.path)
             except OSError as error:
                 print(f"{self.path.name} was not written: {error.strerror}")
 
@@ -132,6 +140,7 @@ def concepts(test: str, mine: Mapping[int, str] = {}) -> None:
 
 def progress() -> Any:
     """What this reader has predicted and solved so far: a Table, or one sentence where there is nothing yet."""
+    record().read()
     known = record().answers
     if not known:
         return Sentence("Nothing answered yet. Answers to predict and judge are counted here.")

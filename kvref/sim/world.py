@@ -191,7 +191,7 @@ class World:
         """Whether something besides the server's cron is going to happen by itself."""
         if self.clock.next_event_us() is not None:
             return True
-        deadline_ms: int | None = getattr(self._running(), "blocked_until_ms", lambda: None)()
+        deadline_ms = self._running().blocked_until_ms()
         return deadline_ms is not None and deadline_ms >= self.clock.time_us() // 1000
 
     def _turn(self, limit_us: int | None) -> None:
