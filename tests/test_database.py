@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kvref.database import Database, swap
-from kvref.sampling import Sampler
+from kvref.sampling import Members, Sampler
 from kvref.sim import World
 
 KEYS = st.integers(0, 60).map(lambda n: b"k%d" % n)
@@ -243,3 +243,17 @@ def test_lazy_and_active_expiry_agree_with_the_deadlines(steps: list[tuple[int, 
             asked_ms = world.clock.time_us() // 1000
             alive = client("EXISTS", f"k{other}")
             assert alive == (asked_ms <= deadline) or abs(asked_ms - deadline) <= 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 60)), max_size=200), st.integers(0, 20))
+def test_a_collection_that_is_sampled_hears_of_every_change(changes: list[tuple[bool, int]], sampled_from: int) -> None:
+    """New members are drawn and walked like old ones, those that have gone never."""
+    collection = Members()
+    for number, (put, member) in enumerate(changes):
+        if number == sampled_from:
+            collection.sampler.walk(0, 1)
+        key = b"%d" % member
+        there = key in collection
+        assert (collection.put(key, None) is not there) if put else (collection.remove(key) is there)
+    assert sorted(collection.sampler.walk(0, 10_000)[1]) == sorted(collection)
+    assert set(collection.sampler.distinct(Random(2), 5)) <= set(collection)
