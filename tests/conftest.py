@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -34,6 +35,11 @@ from tests import golden, record
 
 hypothesis.settings.register_profile("kvref", deadline=None, derandomize=True, database=None, max_examples=100)
 hypothesis.settings.load_profile("kvref")
+
+# Both ends of a thousand connections: a shell may allow a process only 256 or 1,024 open files.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= _soft < 4096:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096 if _hard < 0 else min(4096, _hard), _hard))
 
 SOCKET_BUFFER = 16 * 1024       # small, so that a slow reader is felt soon
 

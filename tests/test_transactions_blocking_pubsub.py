@@ -84,7 +84,7 @@ def test_a_thousand_subscribers_and_one_encoding_for_each_protocol(machine: Mach
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     server = machine.start()
     clients = []
-    for n in range(1000 if isinstance(machine, Simulated) else 200):
+    for n in range(1000):
         client = machine.connect()
         clients.append(client)
         machine.step()
