@@ -4,7 +4,7 @@ Interface:
   - Subscriptions              the channels and patterns of one client
   - PubSub                     who listens to what
       subscribe, unsubscribe   to or from a name in one of the two tables, `channels` and `patterns`
-      publish(channel, data)   to all who listen; how many times it was delivered to an output buffer
+      publish(channel, data)   to all who listen; how many copies were put into output buffers
       forget(client)           the end of a connection, or RESET
 
 A message is kept nowhere. It is put into the output buffers of those who are subscribed when it is published: once
@@ -79,14 +79,14 @@ class PubSub:
 
     def publish(self, channel: bytes, message: bytes) -> int:
         """To the channel's subscribers first, then to those of each pattern that matches, patterns in order of age."""
-        count = self._deliver(self.channels.get(channel), Push([b"message", channel, message]))
+        count = self._copy(self.channels.get(channel), Push([b"message", channel, message]))
         for pattern in list(self.patterns):
             if glob_match(pattern, channel):
-                count += self._deliver(self.patterns.get(pattern), Push([b"pmessage", pattern, channel, message]))
+                count += self._copy(self.patterns.get(pattern), Push([b"pmessage", pattern, channel, message]))
         return count
 
     @staticmethod
-    def _deliver(clients: dict[int, Client] | None, push: Push) -> int:
+    def _copy(clients: dict[int, Client] | None, push: Push) -> int:
         if not clients:
             return 0
         encoded: dict[int, bytes] = {}

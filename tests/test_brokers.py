@@ -22,7 +22,7 @@ def words(caller: Caller) -> list[bytes]:
 
 # --- pub/sub ---------------------------------------------------------------------------------------------------------
 
-def test_publish_counts_deliveries_into_buffers_and_not_readers() -> None:
+def test_publish_counts_copies_in_buffers_and_not_readers() -> None:
     world, (alice, bob) = people("alice", "bob")
     assert alice("PUBLISH", "news.eu", "early") == 0
     bob("SUBSCRIBE", "news.eu")
@@ -35,6 +35,32 @@ def test_publish_counts_deliveries_into_buffers_and_not_readers() -> None:
     bob("SUBSCRIBE", "news.eu")
     world.run(ms=1000)
     assert not bob.pushes
+
+
+@pytest.mark.parametrize("every_ms, late, away, reads, counted, read", [
+    (100, 0, range(0), True, 10, 10),
+    (100, 300, range(0), True, 7, 7),
+    (100, 0, range(300, 600), True, 7, 7),
+    (10, 0, range(300, 600), True, 70, 70),             # the same gap, ten times the loss
+    (100, 0, range(0), False, 10, 0)])                  # no gap, and all is lost
+def test_counted_delivered_and_gap_are_three_numbers(
+        every_ms: int, late: int, away: range, reads: bool, counted: int, read: int) -> None:
+    world, (alice,) = people("alice")
+    bobs: list[Caller] = []
+    answers = []
+    for now in range(1000):
+        if now == late or (away and now == away.stop):
+            bobs.append(world.connect("bob"))
+            bobs[-1]("SUBSCRIBE", "news")
+            bobs[-1].reading = reads
+        if away and now == away.start:
+            bobs[-1].close()
+        if now % every_ms == every_ms // 2:
+            answers.append(alice("PUBLISH", "news", now))
+        world.run(ms=1)
+    assert sum(answers) == counted and sum(len(bob.pushes) for bob in bobs) == read
+    missed = [now for now, answer in zip(range(every_ms // 2, 1000, every_ms), answers) if not answer]
+    assert all(now < late or now in away for now in missed) and len(missed) + counted == 1000 // every_ms
 
 
 def test_a_message_goes_to_the_channel_first_and_then_to_each_pattern() -> None:
@@ -76,6 +102,38 @@ def test_order_is_that_of_arrival_the_same_for_all_and_kept_for_a_connection() -
     alice.send_bytes(b"ice-1\r\nPUBLISH news alice-2\r\n")
     world.run(ms=1)
     assert words(ann) == words(eve) == [b"bob-1", b"alice-1", b"alice-2"]
+
+
+def test_there_is_no_order_across_two_connections_of_one_subscriber_and_one_connection_keeps_it() -> None:
+    world, (alice, one, two, both) = people("alice", "one", "two", "both")
+    one("SUBSCRIBE", "question")
+    two("SUBSCRIBE", "answer")
+    both("SUBSCRIBE", "question", "answer")
+    one.reading = False
+    alice("PUBLISH", "question", "tea?")
+    alice("PUBLISH", "answer", "yes!")
+    world.run(ms=1)
+    assert words(two) == [b"yes!"] and not one.pushes and words(both) == [b"tea?", b"yes!"]
+    one.reading = True
+    world.settle()
+    assert words(one) == [b"tea?"]
+
+
+def test_nothing_resumes_after_a_gap() -> None:
+    world, (alice, eve) = people("alice", "eve")
+    heard: list[bytes] = []
+    eve("SUBSCRIBE", "numbers")
+    for number in range(1, 10):
+        if number == 4:
+            heard += words(eve)
+            eve.close()
+            world.run(ms=1)
+        if number == 7:
+            eve = world.connect("eve")
+            eve("SUBSCRIBE", "numbers")
+        assert alice("PUBLISH", "numbers", number) == (number not in (4, 5, 6))
+    world.run(ms=60_000)
+    assert heard + words(eve) == [b"1", b"2", b"3", b"7", b"8", b"9"]
 
 
 def test_a_push_stands_between_replies_that_keep_their_order() -> None:

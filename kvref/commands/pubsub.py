@@ -50,7 +50,7 @@ def unsubscribe(call: Call) -> Any:
 
 @command("publish", arity=3, flags="pubsub loading stale fast", group="pubsub", since="2.0.0")
 def publish(call: Call) -> int:
-    "Send a message to all who listen now; how many it was given to."
+    "Send a message to all who listen now; how many copies were made."
     return call.server.pubsub.publish(call.args[1], call.args[2])
 
 

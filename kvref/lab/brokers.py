@@ -19,9 +19,11 @@ The queue (RabbitMQ's model). The broker hands each message to one consumer, and
   - Exchange()                  bind(queue, pattern), publish(key, body): a copy for each queue that is bound by a match
   - topic_match(pattern, key)   words between dots: * is one word, # any number of them
 
-Simpler than Kafka: one broker, no replicas; retention by number, where there it is time or bytes; a key goes to a
-partition by its CRC. Simpler than RabbitMQ: a topic exchange only; no publisher confirms, no dead letters. Both keep
-messages on disks and on several computers, which these models do not show.
+Simpler than Kafka: one broker, no replicas; no idempotent producer, which there drops what its own library sends again;
+retention by number, where there it is time or bytes; a key goes to a partition by its CRC; a group that has committed
+nothing, or that retention has overtaken, begins at the oldest message, where there it begins at the end unless
+auto.offset.reset says "earliest"; seek commits, too. Simpler than RabbitMQ: a topic exchange only; no publisher
+confirms, no dead letters. Both keep messages on disks and on several computers, which these models do not show.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Client = tuple[set[bytes], set[bytes]]      # channels, patterns
 ORDERS = [b"pizza", b"tea", b"soup", b"cake", b"salt"]
 
 
-@exercise("12-1", "PUBLISH counts deliveries: a client may count more than once.",
+@exercise("12-1", "PUBLISH counts copies: a client may get more than one.",
           "Of each client: 1 if the channel is among its channels, and 1 for each of its patterns that fits.",
           "sum((channel in channels) + sum(glob_match(p, channel) for p in patterns) for channels, patterns in clients)")
 def counted(solution: Any) -> None:
@@ -46,12 +46,15 @@ class Died(Exception):
 
 
 def mortal(caller: Any, dies_before: int) -> Any:
-    """A client that dies before its so many-th command; 0: never."""
+    """A client that dies before its so many-th command; 0: never. Who does not end would keep the judge for ever."""
     numbers = count(1)
 
     def client(*words: Any) -> Any:
-        if next(numbers) == dies_before:
+        number = next(numbers)
+        if number == dies_before:
             raise Died
+        if number > 1000:
+            raise Wrong("A thousand commands, and no end. Return when nothing is left: here nobody waits for the bell.")
         return caller(*words)
     return client
 
@@ -65,11 +68,11 @@ def log_and_bell(solution: Any) -> None:
     send, work = solution
     _, alice, _ = _computer()
     for order in ORDERS[:3]:
-        send(alice, order)
+        send(mortal(alice, 0), order)
     for group in ("kitchen", "books"):
         _works(work, alice, group, ORDERS[:3], "Three orders were sent.")
     _works(work, alice, "kitchen", [], "All were done.")
-    send(alice, ORDERS[3])
+    send(mortal(alice, 0), ORDERS[3])
     _works(work, alice, "kitchen", [ORDERS[3]], "Then another one was sent.")
     if "log" not in [key.decode() for key in alice("KEYS", "*")]:
         raise Wrong('The messages should be in the list "log".')
@@ -91,7 +94,7 @@ def _computer() -> tuple[World, Any, Any]:
 
 def _works(work: Any, caller: Any, group: str, wants: list[bytes], story: str) -> None:
     done: list[bytes] = []
-    work(caller, group, done.append)
+    work(mortal(caller, 0), group, done.append)
     if done != wants:
         raise Wrong(f"{story} The group {group!r} should do {wants}, and did {done}.")
 
@@ -106,7 +109,7 @@ def _dying_sender(send: Any, work: Any, dies_before: int) -> None:
     world.settle()
     alice.close()
     done: list[bytes] = []
-    work(world.connect("eve"), "kitchen", done.append)
+    work(mortal(world.connect("eve"), 0), "kitchen", done.append)
     if bob.pushes and not done:
         raise Wrong("A sender died in between: the bell has rung, and there is no message.")
     if survived and not (bob.pushes and done == ORDERS[:1]):
@@ -127,7 +130,7 @@ def _dying_worker(send: Any, work: Any, dies_before: int, dies_at: bytes = b"") 
         work(mortal(world.connect("bob"), dies_before), "kitchen", handle)
     except Died:
         pass
-    work(world.connect("bob"), "kitchen", done.append)
+    work(mortal(world.connect("bob"), 0), "kitchen", done.append)
     when = f"while it did {dies_at!r}" if dies_at else f"before its command number {dies_before}"
     if list(dict.fromkeys(done)) != ORDERS:
         raise Wrong(f"A worker died {when}, and another one went on. Together they did {done}.")
@@ -137,9 +140,9 @@ def _dying_worker(send: Any, work: Any, dies_before: int, dies_at: bytes = b"") 
 
 @exercise("12-4", "Begin with one that calls super() in both methods, and remembers the last message of each channel as a Push.",
           "What you append within subscribe stands before the confirmation. Give server.loop.add_timer a function "
-          "that appends it later.",
-          "When the function runs, look again: is the Push that you noted still the last one, and client.id still in "
-          "self.channels[name]? Then client.append(encode(push, client.resp)).")
+          "that appends it later. Who is in self.channels.get(name, {}) already is owed nothing.",
+          "Note the Push that is owed, for each (client.id, name). The function takes the note away and looks again: is it "
+          "still the last one, and client.id in self.channels.get(name, {})? Then client.append(encode(push, client.resp)).")
 def last_word(solution: Any) -> None:
     for resp in ("2", "3"):
         world, alice, bob, eve = _with(solution, resp)
@@ -147,7 +150,7 @@ def last_word(solution: Any) -> None:
         world.run(ms=10)
         _heard(bob, [], "Nothing was published.")
         if [alice("PUBLISH", "score", text) for text in ("1:0", "2:0")] != [1, 1] or alice("PUBLISH", "rain", "soon") != 0:
-            raise Wrong("PUBLISH no longer answers with the number of deliveries.")
+            raise Wrong("PUBLISH no longer answers with the number of copies.")
         world.run(ms=10)
         _heard(bob, [b"1:0", b"2:0"], "Bob was there all the time.")
         before = len(eve.received)
@@ -156,12 +159,20 @@ def last_word(solution: Any) -> None:
         _heard(eve, [b"2:0"], "1:0 and 2:0 were published, then Eve came.")
         if eve.received.rfind(b"subscribe", before) > eve.received.find(b"2:0", before):
             raise Wrong("The message stands before the confirmation of the subscription.")
+        if (b">" if resp == "3" else b"*") + b"3\r\n$7\r\nmessage" not in eve.received[before:]:
+            raise Wrong(f"Eve speaks RESP{resp}, and the message is not written as PUBLISH writes it to her: encode a Push, "
+                        "by client.resp.")
         _heard(bob, [], "Eve came, and Bob was there before.")
         eve("PSUBSCRIBE", "r*")
         world.run(ms=10)
         _heard(eve, [], "Eve subscribed by a pattern, and those stay as they are.")
-        if alice("PUBLISH", "score", "3:0") != 2:
-            raise Wrong("Bob and Eve listen, and PUBLISH does not answer 2.")
+        bob("SUBSCRIBE", "score")
+        eve("PSUBSCRIBE", "score")
+        world.run(ms=10)
+        _heard(bob, [], "Bob, who listens to score, says SUBSCRIBE score again.")
+        _heard(eve, [], "Eve says PSUBSCRIBE score: that is a pattern, too.")
+        if alice("PUBLISH", "score", "3:0") != 3:
+            raise Wrong("Bob listens, Eve listens twice, and PUBLISH does not answer 3.")
     _races(solution)
 
 
@@ -180,6 +191,23 @@ def _races(solution: Any) -> None:
     if eve.received.rfind(b"new") > eve.received.rfind(b"unsubscribe"):
         raise Wrong("Eve subscribed and unsubscribed in one turn of the loop, and hears a message afterwards.")
     zoe = world.connect("zoe")
+    alice("PUBLISH", "rain", "soon")
+    zoe.send("SUBSCRIBE", "rain")
+    zoe.send("UNSUBSCRIBE", "rain")                     # nobody is left: the channel is gone
+    world.run(ms=10)
+    if zoe.received.rfind(b"soon") > zoe.received.rfind(b"unsubscribe"):
+        raise Wrong("Zoe subscribed and unsubscribed in one turn of the loop, and hears a message afterwards.")
+    for word in ("SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"):
+        zoe.send(word, "rain")
+    world.run(ms=10)
+    times = zoe.received.rpartition(b"subscribe")[2].count(b"soon")
+    if times != 1:
+        raise Wrong("Zoe said SUBSCRIBE, UNSUBSCRIBE, SUBSCRIBE in one turn of the loop. After that she should hear the last "
+                    f"message once, and hears it {times} times.")
+    ann = world.connect("ann")
+    ann.send("SUBSCRIBE", "score", "score")
+    world.run(ms=10)
+    _heard(ann, [b"new"], "Ann said SUBSCRIBE score score.")
     zoe.send("SUBSCRIBE", "score")
     zoe.send("QUIT")
     zoe.close()
