@@ -17,12 +17,14 @@ their command again, in the order in which they came, until the key is empty. Wh
 such as LPOP, and so a replay never waits.
 
 Redis: blocked.c (blockForKeys, handleClientsBlockedOnKeys, checkBlockedClientTimeout in timeout.c). Simpler here: the
-deadlines are looked through in before_sleep one by one when the earliest of them has passed.
+deadlines are in a heap, which keeps those of waits that are over until most of it are such; there, in a radix tree.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from kvref.resp import BLOCKED, Request
@@ -49,7 +51,7 @@ class Blocked:
         self.deadline_ms = deadline_ms              # wall clock; None: waits for ever
         self.retry = retry
         self.nothing = nothing                      # the reply after the deadline
-        self.later: list[Request] = []              # what came behind it in the same pipeline
+        self.later: Iterable[Request] = ()           # what came behind it in the same pipeline
         self.over = False                           # it has its reply, but what came behind it has yet to run
 
 
@@ -61,8 +63,8 @@ class Waiting:
         self.clients: dict[int, Client] = {}
         self.by_key: dict[Place, dict[int, Client]] = {}
         self.ready: dict[Place, None] = {}          # keys to look at, in the order in which they changed
-        self.unblocked: list[Client] = []           # their wait is over, what came behind it has yet to run
-        self.next_deadline_ms: int | None = None    # not later than the earliest deadline
+        self.unblocked: deque[Client] = deque()     # their wait is over, what came behind it has yet to run
+        self.deadlines: list[tuple[int, int]] = []  # a heap: deadline, client; of waits that are over, too
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -85,7 +87,10 @@ class Waiting:
         for key in keys:
             self.by_key.setdefault((call.db.index, key), {})[client.id] = client
         if deadline_ms is not None:
-            self.next_deadline_ms = min(self.next_deadline_ms or deadline_ms, deadline_ms)
+            heappush(self.deadlines, (deadline_ms, client.id))
+            if len(self.deadlines) > 2 * len(self.clients) + 64:        # most of them are over
+                self.deadlines = sorted((other.blocked.deadline_ms, other.id) for other in self.clients.values()
+                                        if other.blocked and other.blocked.deadline_ms is not None)
         return BLOCKED
 
     def touch(self, db: Database, key: bytes, event: str) -> None:
@@ -106,7 +111,9 @@ class Waiting:
             ready, self.ready = self.ready, {}
             for index, key in ready:
                 for client in list(self.by_key.get((index, key), {}).values()):
-                    if client.blocked and not client.blocked.over and key in self.server.databases[index].values:
+                    if key not in self.server.databases[index].values:
+                        break                       # all of it is taken; if it comes again, it is ready again
+                    if client.blocked and not client.blocked.over:
                         self._try(client, client.blocked, key)
         self.server.call.client, self.server.call.db = after, after.db
 
@@ -132,7 +139,7 @@ class Waiting:
         del self.clients[client.id]
         if not self.clients:
             self.server.on_change.remove(self.touch)
-            self.next_deadline_ms = None
+            self.deadlines.clear()
         for key in blocked.keys:
             place = blocked.db.index, key
             del self.by_key[place][client.id]
@@ -142,23 +149,22 @@ class Waiting:
     def go_on(self) -> None:
         """From before_sleep: run what came behind the commands of clients that waited and have their reply now."""
         while self.unblocked:
-            client = self.unblocked.pop(0)
+            client = self.unblocked.popleft()
             blocked, client.blocked = client.blocked, None
-            if blocked and blocked.later and not client.closed:
+            if blocked and not client.closed:
                 self.server.execute(client, blocked.later)
             if client.parser:
                 client.resume(client.parser)
 
+    @property
+    def next_deadline_ms(self) -> int | None:
+        """Not later than the earliest deadline."""
+        return self.deadlines[0][0] if self.deadlines else None
+
     def time_out(self, now_ms: int) -> None:
-        """Answer those whose deadline has passed."""
-        if self.next_deadline_ms is None or now_ms < self.next_deadline_ms:
-            return
-        self.next_deadline_ms = None
-        for client in list(self.clients.values()):
-            blocked = client.blocked
-            if blocked is None or blocked.deadline_ms is None:
-                continue
-            if blocked.deadline_ms <= now_ms:
-                self.unblock(client, blocked.nothing)
-            else:
-                self.next_deadline_ms = min(self.next_deadline_ms or blocked.deadline_ms, blocked.deadline_ms)
+        """Answer those whose deadline has passed, the earliest first."""
+        while self.deadlines and self.deadlines[0][0] <= now_ms:
+            deadline_ms, id = heappop(self.deadlines)
+            client = self.clients.get(id)
+            if client and client.blocked and client.blocked.deadline_ms == deadline_ms:
+                self.unblock(client, client.blocked.nothing)

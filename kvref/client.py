@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 16 * 1024           # one recv: PROTO_IOBUF_LEN
 READ_MAX = 1024 * 1024          # one recv while a long argument is awaited
+SMALL, MANY = 4096, 64          # bytes of a small chunk; how many of them are joined when they have to wait
 SEND_MAX = 64 * 1024            # small chunks are joined up to this for one send: NET_MAX_WRITES_PER_EVENT
 
 NOTHING: list[bytes | memoryview] = []      # the output of every client that has none; never changed
@@ -189,6 +190,11 @@ class Client:
         self.queue()
         self.check_limit()
 
+    def push(self, data: bytes) -> None:
+        """Append what is no reply: a message. Behind the last reply nothing more comes."""
+        if not self.close_after_reply:
+            self.append(data)
+
     def outbox(self) -> list[bytes | memoryview]:
         """The list of what is to be sent, which is this client's own from now until all of it has gone."""
         if self.output is NOTHING:
@@ -223,6 +229,7 @@ class Client:
         self.output_size -= sent
         if sent < len(data):
             output[0] = memoryview(data)[sent:]
+            self._compact(output)
         elif self.output_size:
             del output[0]
         else:
@@ -247,6 +254,15 @@ class Client:
             output[:count] = [b"".join(output[:count])]
         return output[0]
 
+    @staticmethod
+    def _compact(output: list[bytes | memoryview]) -> None:
+        """Join small chunks that have to wait: an object for each would cost more memory than what it says."""
+        at = len(output)
+        while at > 1 and len(output[at - 1]) < SMALL:
+            at -= 1
+        if len(output) - at >= MANY:
+            output[at:] = [b"".join(output[at:])]
+
     def _watch_write(self, wanted: bool) -> None:
         """Ask for writable events only while the socket is full: a syscall saved on every other reply."""
         self.watching_write = wanted
@@ -261,6 +277,7 @@ class Client:
         """
         limit = self.server.limits[self.kind]
         if limit is None or self.closed:
+            self.over_soft_since_us = 0
             return self.closed
         hard, soft, soft_seconds = limit
         size, now_us = self.output_size + more, self.server.now_us
@@ -270,7 +287,9 @@ class Client:
             self.over_soft_since_us = now_us
         over_soft = self.over_soft_since_us and now_us - self.over_soft_since_us > soft_seconds * 1_000_000
         if (hard and size >= hard) or over_soft:
-            self.server.log("#", f"Client {self!r} scheduled to be closed ASAP for overcoming of output buffer limits.")
+            last = f", last command {self.last_command.name}" if self.last_command else ""
+            self.server.log("#", f"Client {self!r} ({self.kind}{last}) scheduled to be closed ASAP for overcoming of "
+                                 "output buffer limits.")
             self.server.stats.client_output_buffer_limit_disconnections += 1
             self.close_soon()
         return self.closed
@@ -279,4 +298,5 @@ class Client:
         """Close this client before the next sleep; from now on nothing is read from it or sent to it."""
         if not self.closed:
             self.closed = True
+            self.server.waiting.forget(self)        # an element given to it now would be lost
             self.server.to_close.append(self)

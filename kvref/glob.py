@@ -18,11 +18,12 @@ empty one matches the empty text, not even "*" (KEYS and SCAN treat "*" apart, b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 STAR = None
 ANY = frozenset(range(256))
+ONE = [frozenset({byte}) for byte in range(256)]
 Token = frozenset[int] | None           # the bytes that fit one place; STAR: any number of any bytes
 
 LONG = 1024                             # a longer pattern is first looked at for what it needs
@@ -30,11 +31,30 @@ LONG = 1024                             # a longer pattern is first looked at fo
 
 def glob_match(pattern: bytes, text: bytes, nocase: bool = False) -> bool:
     """Whether the whole of `text` matches `pattern`; `nocase` makes ASCII letters equal to their capitals."""
-    if not text:
-        return not pattern
-    if len(pattern) > LONG and _needs_more_than(len(text), pattern):
-        return False                    # a pattern of a megabyte is never compiled for a short key
-    return _compiled(pattern, nocase).fullmatch(text) is not None
+    return _glob(pattern, nocase)(text)
+
+
+class Glob:
+    """A pattern, compiled once, for the first text that is long enough: `Glob(pattern)(text)`."""
+
+    __slots__ = ("pattern", "nocase", "_least", "_fullmatch")
+
+    def __init__(self, pattern: bytes, nocase: bool = False) -> None:
+        self.pattern, self.nocase = pattern, nocase
+        self._least = 1                                 # no shorter text can match
+        self._fullmatch: Callable[[bytes], object] | None = None
+
+    def __call__(self, text: bytes) -> bool:
+        if not text:
+            return not self.pattern
+        if len(text) < self._least:
+            return False
+        if self._fullmatch is None:
+            if len(self.pattern) > LONG and _needs_more_than(len(text), self.pattern):
+                self._least = len(text) + 1             # a pattern of a megabyte is never compiled for a short key
+                return False
+            self._fullmatch = _compiled(self.pattern, self.nocase).fullmatch
+        return self._fullmatch(text) is not None
 
 
 def _needs_more_than(length: int, pattern: bytes) -> bool:
@@ -48,6 +68,10 @@ def _needs_more_than(length: int, pattern: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)
+def _glob(pattern: bytes, nocase: bool) -> Glob:
+    return Glob(pattern, nocase)
+
+
 def _compiled(pattern: bytes, nocase: bool) -> re.Pattern[bytes]:
     """The parts between stars, each found at its first place, for good; the last one at the very end."""
     first, *rest = _parts(pattern, nocase)
@@ -116,6 +140,8 @@ def _class(pattern: bytes, at: int, nocase: bool) -> tuple[frozenset[int], int]:
 
 def _range(first: int, last: int, nocase: bool) -> frozenset[int]:
     """From one byte to another, in either order. Bytes above 127 come first: Redis's char has a sign."""
+    if first == last and not nocase:
+        return ONE[first]
     low, high = sorted((_signed(first), _signed(last)))
     if nocase:
         low, high = _lower(low), _lower(high)

@@ -12,7 +12,8 @@ Every event is published twice, as far as K and E ask for it:
 These are ordinary messages: who is not subscribed at that moment misses them. `expired` is told when the key is
 deleted, by whoever meets it or by the active expiry, and not when its deadline passes.
 
-Redis: notify.c (notifyKeyspaceEvent).
+Redis: notify.c (notifyKeyspaceEvent). Simpler here: a client that listens to its own changes (RESP3) hears of them
+before the reply. In Redis 7.0 they come where the handler stands: before the reply, behind it, or in an array's midst.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvref.glob import glob_match
+from kvref.glob import Glob
 from kvref.resp import Push, encode
 
 if TYPE_CHECKING:
@@ -47,12 +47,15 @@ class PubSub:
     def __init__(self) -> None:
         self.channels: Table = {}
         self.patterns: Table = {}
+        self.globs: dict[bytes, Glob] = {}          # the same patterns, to be matched
 
     def subscribe(self, client: Client, kind: str, name: bytes) -> int:
         """Listen; how much this client listens to now. `kind` is "channels" or "patterns"."""
         mine = client.subscriptions = client.subscriptions or Subscriptions()
         getattr(mine, kind)[name] = None
         getattr(self, kind).setdefault(name, {})[client.id] = client
+        if kind == "patterns" and name not in self.globs:
+            self.globs[name] = Glob(name)
         client.kind = "pubsub"
         return len(mine)
 
@@ -67,6 +70,8 @@ class PubSub:
             del table[name][client.id]
             if not table[name]:
                 del table[name]
+                if table is self.patterns:
+                    del self.globs[name]
         if not mine:
             client.subscriptions, client.kind = None, "normal"
         return len(mine)
@@ -80,9 +85,8 @@ class PubSub:
     def publish(self, channel: bytes, message: bytes) -> int:
         """To the channel's subscribers first, then to those of each pattern that matches, patterns in order of age."""
         count = self._copy(self.channels.get(channel), Push([b"message", channel, message]))
-        for pattern in list(self.patterns):
-            if glob_match(pattern, channel):
-                count += self._copy(self.patterns.get(pattern), Push([b"pmessage", pattern, channel, message]))
+        for pattern in [pattern for pattern, matches in self.globs.items() if matches(channel)]:
+            count += self._copy(self.patterns.get(pattern), Push([b"pmessage", pattern, channel, message]))
         return count
 
     @staticmethod
@@ -94,5 +98,5 @@ class PubSub:
             data = encoded.get(client.resp)
             if data is None:
                 data = encoded[client.resp] = encode(push, client.resp)
-            client.append(data)
+            client.push(data)
         return len(clients)

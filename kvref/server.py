@@ -21,7 +21,7 @@ the number of its arguments is found in one lookup and run at once; everything e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,8 @@ class Server:
         self.expiry: ActiveExpiry = ActiveExpiry(self)
         # Those who get every effect: (index of the database, command). Never replaced, only changed in place.
         self.feeds: list[Callable[[int, Sequence[bytes]], None]] = []
-        self.unit: list[tuple[int, Sequence[bytes]]] | None = None      # the effects of an EXEC, which belong together
+        self.unit: list[tuple[int, Sequence[bytes]]] = []       # the effects of the call or EXEC at hand
+        self.in_transaction: bool = False                       # an EXEC is running
         self.watches: Watches = Watches(self.on_change)
         self.waiting: Waiting = Waiting(self)
         self.pubsub: PubSub = PubSub()
@@ -218,7 +219,7 @@ class Server:
 
     # ---- a request
 
-    def execute(self, client: Client, requests: list[Request]) -> None:
+    def execute(self, client: Client, requests: Iterable[Request]) -> None:
         """Run requests of one client in order. Redis: processCommand and call().
 
         The hot path. A plain command with the right number of words costs one lookup and one call; each reply
@@ -268,9 +269,9 @@ class Server:
             run += 1
             if alone or kind is Error:
                 self.account(call, command, run, reply, self.dirty != dirty)
-                run, dirty = 0, self.dirty
                 if self.waiting.ready:
                     self.waiting.serve(client)
+                run, dirty = 0, self.dirty                      # what those who waited have taken is theirs
                 if special:                                     # it may have ended the connection, or changed it
                     if not self._goes_on(client, rest):
                         break
@@ -288,7 +289,7 @@ class Server:
     def _goes_on(self, client: Client, rest: Iterator[Request]) -> bool:
         """Whether the rest of a pipeline may run now. Behind a command that waits it has to wait, too."""
         if client.blocked:
-            client.blocked.later = list(rest)
+            client.blocked.later = rest
             return False
         return not (client.close_after_reply or client.closed or self.stopped)
 
@@ -327,6 +328,8 @@ class Server:
             self.loop.emit("command", started_ns // 1000, call.client.id, command.name)
         if wrote or call.effects is not None:
             self.propagate(call)
+        if self.unit and not self.in_transaction:
+            self.close_unit()
         if self._started_ns >= self._refresh_at_ns and not self.in_transaction:
             self.update_time()
             call.now_ms = self.now_ms
@@ -419,25 +422,21 @@ class Server:
             self.feed(call.db, effect)
 
     def feed(self, database: Database, effect: Sequence[bytes]) -> None:
-        """One effect: to the log, or to the unit of the transaction that is running."""
-        if self.unit is not None:
+        """One effect, for the log: it belongs to the unit at hand."""
+        if self.feeds:
             self.unit.append((database.index, effect))
-            return
-        for feed in self.feeds:
-            feed(database.index, effect)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether an EXEC is running."""
-        return self.unit is not None
 
     def close_unit(self) -> None:
-        """The end of an EXEC: its effects go to the log, between MULTI and EXEC if there are several."""
-        unit, self.unit = self.unit or [], None
+        """The end of a call or of an EXEC: its effects go to the log, between MULTI and EXEC if there are several.
+
+        Redis: propagatePendingCommands.
+        """
+        unit, self.unit = self.unit, []
         if len(unit) > 1:
             unit = [(unit[0][0], (b"MULTI",)), *unit, (unit[-1][0], (b"EXEC",))]
-        for index, effect in unit:
-            self.feed(self.databases[index], effect)
+        for feed in self.feeds:
+            for index, effect in unit:
+                feed(index, effect)
 
     def tell_change(self, database: Database, key: bytes, event: str) -> None:
         """A key has changed: to those who watch it, wait for it, or are subscribed to such events."""
@@ -469,7 +468,7 @@ class Server:
             return
         line = encode(monitor_line(self.clock.time_us(), call.db.index, call.client.peer, call.args))
         for monitor in self.monitors:
-            monitor.append(line)
+            monitor.push(line)
 
     # ---- around the sleep
 

@@ -103,6 +103,8 @@ class Watches:
 
         A dead key is none, neither before nor after.
         """
+        if not db.values and not (after and after.values):
+            return
         for (index, key), watchers in list(self.watchers.items()):
             comes = after is not None and key in after.values
             if index != db.index or not (comes or key in db.values):
@@ -139,11 +141,15 @@ def execute(server: Server, client: Client) -> Any:
     if stale:
         return NULL_ARRAY
     call, db, request = server.call, server.call.db, server.call.args
-    server.unit = []
+    server.in_transaction = True
     client.append(b"*%d\r\n" % len(transaction.queue))
     for command, args in transaction.queue:
         assert command.handler
-        client.reply(server.perform(command, args, client, client.db, command.handler))
+        leaving = client.close_after_reply          # it has killed itself: the rest runs, unanswered
+        reply = server.perform(command, args, client, client.db, command.handler)
+        if not leaving:
+            client.reply(reply)
+    server.in_transaction = False
     server.close_unit()
     call.args, call.db = request, db
     call.log_as()                                   # the unit has told all

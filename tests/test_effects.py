@@ -307,6 +307,14 @@ def shown(effects: Sequence[Sequence[bytes]], now_ms: int) -> str:
 CASES = cases(EFFECTS)
 
 
+def one_unit(commands: Sequence[Sequence[bytes]]) -> Sequence[Sequence[bytes]]:
+    """The effects of one call. Several stand between MULTI and EXEC, one or none do not."""
+    if len(commands) < 2:
+        return commands
+    assert [*commands[0], *commands[-1]] == [b"MULTI", b"EXEC"] and len(commands) > 3, commands
+    return commands[1:-1]
+
+
 def logged(machine: Machine, setup: Sequence[str], command: str) -> str:
     """What kvref's log gets of a command, with the keys of `setup`; no expired key goes by itself."""
     server = machine.start(enable_debug_command="yes")
@@ -316,7 +324,7 @@ def logged(machine: Machine, setup: Sequence[str], command: str) -> str:
     effects: list[Sequence[bytes]] = []
     server.feeds.append(lambda database, effect: effects.append(tuple(effect)))
     client(*split_args(command))
-    return shown(effects, server.now_ms)
+    return shown(one_unit(effects), server.now_ms)
 
 
 @pytest.mark.parametrize("command, effects", CASES)
@@ -339,11 +347,11 @@ class Witness:
             assert self.peer.drain(10)
             data += self.peer.take()
 
-    def effects(self, line: str) -> list[list[bytes]]:
+    def effects(self, line: str) -> Sequence[Sequence[bytes]]:
         start = self.log.stat().st_size
         self.ask(line)
         commands: list[list[bytes]] = golden.replies(self.log.read_bytes()[start:])[0]
-        return [command for command in commands if command[0].upper() not in (b"SELECT", b"MULTI", b"EXEC")]
+        return one_unit([command for command in commands if command[0].upper() != b"SELECT"])
 
     def differences(self, setup: Sequence[str], cases: Sequence[tuple[str, str]]) -> list[str]:
         """Where Redis logs something else than these effects."""

@@ -12,7 +12,7 @@ from kvref.commands.scanning import draw
 from kvref.lab.cli import split_args
 from kvref.sampling import Hash
 from tests.conftest import Machine
-from tests.test_effects import Witness, shown, witness
+from tests.test_effects import Witness, one_unit, shown, witness
 
 __all__ = ["witness"]                   # the fixture: a real redis-server with an append-only file
 
@@ -135,7 +135,7 @@ def test_the_log_gets_the_effect(command: str, effects: str, changes: int, machi
     server.feeds.append(lambda database, effect: logged.append(tuple(effect)))
     before = server.dirty
     client(*split_args(command))
-    assert shown(logged, server.now_ms) == effects
+    assert shown(one_unit(logged), server.now_ms) == effects
     assert server.dirty - before == changes
 
 

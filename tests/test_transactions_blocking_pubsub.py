@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+import kvref.glob
 import kvref.pubsub
 from kvref.server import Server
 from kvref.sim import World, WouldBlock
@@ -171,6 +173,66 @@ def test_a_subscriber_that_never_reads_is_cut_off_and_the_others_are_not(machine
     assert most <= LIMIT + 20_000
     assert server.stats.client_output_buffer_limit_disconnections == 1 and len(server.clients) == 2
     assert list(server.pubsub.channels[b"ch"].values())[0].output_size == 0
+
+
+def test_what_waits_for_a_subscriber_costs_what_it_says_however_small_the_messages_are(machine: Machine) -> None:
+    server = machine.start(client_output_buffer_limit="pubsub 0 0 0")
+    slow, ann = machine.connect(), machine.connect()
+    slow("SUBSCRIBE", "ch")
+    slow.reading = False
+    for _ in range(100):
+        ann.send_bytes(b"PUBLISH ch 0123456789\r\n" * 100)
+        machine.settle()
+    client = next(iter(server.pubsub.channels[b"ch"].values()))
+    assert client.output_size > 200_000
+    assert sum(map(sys.getsizeof, client.output)) + sys.getsizeof(client.output) < 1.3 * client.output_size
+
+
+@pytest.mark.parametrize("mode", ["SUBSCRIBE ch", "MONITOR"])
+def test_behind_the_last_reply_comes_nothing(machine: Machine, mode: str) -> None:
+    machine.start()
+    slow, ann = machine.connect(), machine.connect()
+    slow(*mode.split())
+    slow.reading = False
+    for _ in range(100):
+        ann("PUBLISH", "ch", "x" * 10_000)
+    slow.send("QUIT")
+    machine.settle()
+    for _ in range(100):
+        ann("PUBLISH", "ch", "too late")
+    slow.reading = True
+    machine.settle()
+    assert slow.replies()[-1] == "OK" and slow.closed
+
+
+def test_the_time_above_the_soft_limit_counts_only_while_there_is_one(machine: Machine) -> None:
+    server = machine.start(client_output_buffer_limit=f"pubsub 0 {LIMIT} 5")
+    slow, ann = machine.connect(), machine.connect()
+    slow("SUBSCRIBE", "ch")
+    slow.reading = False
+    for _ in range(200):
+        ann("PUBLISH", "ch", "x" * 10_000)
+    machine.advance(3000)
+    for limits, advance_ms, left in (("0 0 0", 4000, 2), (f"0 {LIMIT} 5", 3000, 2), (f"0 {LIMIT} 5", 4000, 1)):
+        ann("CONFIG", "SET", "client-output-buffer-limit", f"pubsub {limits}")
+        machine.advance(advance_ms)
+        assert len(server.clients) == left
+
+
+def test_many_patterns_are_read_once_each(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.start()
+    slow, ann = machine.connect(), machine.connect()
+    for n in range(300):
+        slow("PSUBSCRIBE", f"{n}*")
+    compiled = []
+    compile_ = kvref.glob._compiled
+    monkeypatch.setattr(kvref.glob, "_compiled", lambda *args: compiled.append(args) or compile_(*args))
+    for _ in range(3):
+        assert ann("PUBLISH", "299x", "m") == 3          # 2* 29* 299*
+    assert len(compiled) == 300
+    slow.send("PUNSUBSCRIBE")
+    machine.settle()
+    assert not machine.server.pubsub.globs
 
 
 def test_the_soft_limit_gives_a_subscriber_its_time(machine: Machine) -> None:

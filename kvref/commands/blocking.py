@@ -37,21 +37,19 @@ def _wait(call: Call, timeout: bytes, keys: list[bytes], kind: type, pop: Pop, n
             return reply
 
     def retry(call: Call, key: bytes) -> Any:
-        return pop(call, key) if type(call.lookup(key)) is kind else BLOCKED
+        return pop(call, key) if type(call.db.values.get(key)) is kind and call.lookup(key) is not None else BLOCKED
     return call.block(keys, deadline_ms, retry, nothing)
 
 
 def _deadline(call: Call, text: bytes) -> int | None:
     """The instant, for a timeout in seconds; 0 is for ever. Redis: getTimeoutFromObjectOrReply."""
     number = parse_long_double(text)
-    if number is None or not number.finite:
+    if number is None:
         raise Error("ERR timeout is not a float or out of range")
-    ms = ceil(Fraction(number.mantissa * 1000) * Fraction(2) ** number.exponent)
-    if ms < 0:
+    ms = ceil(Fraction(number.mantissa * 1000) * Fraction(2) ** number.exponent) if number.finite else -1
+    if not 0 <= ms <= INT64_MAX:                # what does not fit is negative in C
         raise Error("ERR timeout is negative")
-    if ms > INT64_MAX - call.now_ms:
-        raise Error("ERR timeout is out of range")
-    return call.now_ms + ms if ms else None
+    return call.now_ms + ms if 0 < ms <= INT64_MAX - call.now_ms else None      # the sum overflows: for ever
 
 
 ENDS: Final = {b"blpop": lists.LEFT, b"brpop": lists.RIGHT}

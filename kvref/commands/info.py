@@ -115,6 +115,7 @@ STATS: Fields = {
     "keyspace_misses": _stat("keyspace_misses"),
     "pubsub_channels": lambda s: len(s.pubsub.channels),
     "pubsub_patterns": lambda s: len(s.pubsub.patterns),
+    "pubsubshard_channels": lambda s: 0,
     "total_error_replies": _stat("total_error_replies"),
 }
 

@@ -62,8 +62,8 @@ def pubsub_channels(call: Call) -> list[bytes]:
     "The channels that somebody listens to, all or those that match a pattern."
     if len(call.args) > 3:
         raise not_understood(call)
-    pattern = call.args[2] if len(call.args) == 3 else b"*"
-    return [channel for channel in call.server.pubsub.channels if glob_match(pattern, channel)]
+    channels = call.server.pubsub.channels
+    return [channel for channel in channels if len(call.args) == 2 or glob_match(call.args[2], channel)]
 
 
 @command("pubsub|numsub", arity=-2, flags="pubsub loading stale", group="pubsub", since="2.8.0")
