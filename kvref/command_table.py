@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvref.numbers import parse_int
-from kvref.resp import Error
+from kvref.resp import NO_ARGS, Error
 
 if TYPE_CHECKING:
     from kvref.client import Client
@@ -176,7 +176,7 @@ class Call:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.hits = self.misses = 0         # since the last account
-        self.args: list[bytes] = []         # args[0] is the command as sent
+        self.args: list[bytes] = NO_ARGS    # args[0] is the command as sent; NO_ARGS between calls
         self.now_ms = 0                     # wall clock
         self.effects: tuple[tuple[bytes, ...], ...] | None = None
 

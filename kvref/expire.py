@@ -114,7 +114,6 @@ class ActiveExpiry:
         expired = [key for key, left_ms in zip(keys, lifetimes) if left_ms < 0]
         for key in expired:
             database.on_expired(database, key)
-            self.server.close_unit()
         _update_average(database, [left_ms for left_ms in lifetimes if left_ms > 0])
         self._sampled += len(keys)
         self._expired += len(expired)

@@ -450,6 +450,8 @@ class Server:
         self.feed(database, (b"DEL", key))
         if self.on_change:
             self.tell_change(database, key, "expired")
+        if self.call.args is NO_ARGS:
+            self.close_unit()                                   # no call is at hand: the deletion stands for itself
 
     def count_error(self, error: Error) -> None:
         error.__traceback__ = error.__context__ = None      # shared errors must not keep old frames alive
