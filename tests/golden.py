@@ -33,6 +33,9 @@ come is shown: first to the client that spoke, `(no reply)` if nothing came to i
 the server closed its connection; then to all others, in order of their first word, each line behind `bob> `. After
 `@advance` every line has such a name. An empty line inside a reply is shown as `(blank line)`.
 
+In a file, two things are mistakes (ScriptError), because all that follows would test nothing: a client that waits for
+a reply and says more, other than by `@raw`; and a command without a reply that is none of those that wait for a key.
+
 A file that holds its commands alone is a script too: `python -m tests.record FILE` adds what is below the `---`.
 """
 
@@ -40,7 +43,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,10 +57,11 @@ CLIENT_NUMBER = re.compile(rb"\$[a-z][a-z0-9_-]*")
 NAMED = re.compile(r"([a-z][a-z0-9_-]*)> ?(.*)")
 PIECE = re.compile(r'\s*("(?:[^"\\]|\\.)*")(?:\*(\d+))?')
 DURATION = re.compile(r"(\d+)(ms|s)")
+WAITING = {b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP"}
 
 
 class ScriptError(Exception):
-    """A golden script that cannot be read: file, line, what is wrong."""
+    """A golden script that cannot be read or played: file, line, what is wrong."""
 
 
 @dataclass
@@ -71,6 +75,7 @@ class Step:
     words: list[bytes] = field(default_factory=list)
     ms: int = 0
     mark: str = ""                  # "" "any" "unordered" "pairs"
+    number: int = 0                 # line in the file
 
 
 @dataclass
@@ -95,6 +100,7 @@ class Script:
     name: str
     directives: dict[str, str]
     blocks: list[Block]
+    by_hand: bool = False           # from a file, not drawn at random: whoever waits is silent
 
     @property
     def advances(self) -> bool:
@@ -138,7 +144,9 @@ class Player(Protocol):
 # --- reading a script ------------------------------------------------------------------------------------------------
 
 def load(path: Path) -> Script:
-    return parse(path.read_text(), path.name)
+    script = parse(path.read_text(), path.name)
+    script.by_hand = True
+    return script
 
 
 def scripts() -> list[Path]:
@@ -181,7 +189,7 @@ def _steps(lines: list[str], script: Script, number: int) -> Iterator[Step]:
             elif line in ("@any", "@unordered", "@unordered pairs"):
                 mark = line.split()[-1].lstrip("@")
             else:
-                yield _step(line, mark)
+                yield replace(_step(line, mark), number=number)
                 mark = ""
         except ValueError as error:
             raise ScriptError(f"{script.name}, line {number}: {error}") from None
@@ -284,6 +292,7 @@ class _Voice:
         self.peer = peer
         self.rest = b""
         self.said_closed = False
+        self.waits = False          # nothing has come since it spoke, except messages of channels
         self.id = b""
 
     def ask_id(self, player: Player) -> None:
@@ -299,8 +308,9 @@ class _Voice:
         else:
             values, self.rest = replies(self.rest)
             shown = [line for value in values for line in _show(value, mark)]
+            self.waits = self.waits and all(isinstance(value, Push) for value in values)
         if self.peer.closed and not self.said_closed:
-            self.said_closed = True
+            self.said_closed, self.waits = True, False
             shown.append("(closed)")
         return shown
 
@@ -355,12 +365,19 @@ def _play_step(script: Script, step: Step, voices: dict[str, _Voice], player: Pl
         if voice is None or voice.peer.closed:
             peer = player.connect(step.client)
             voice = voices.setdefault(step.client, _Voice(peer))
-            voice.peer, voice.rest, voice.said_closed = peer, b"", False
+            voice.peer, voice.rest, voice.said_closed, voice.waits = peer, b"", False, False
             if step.client in script.numbered:
                 voice.ask_id(player)
+        careful = script.by_hand and step.kind == "command"
+        if careful and voice.waits:
+            raise ScriptError(f"{script.name}, line {step.number}: {step.client} still waits: {step.line}")
         voice.peer.send_bytes(_with_ids(step, voices))
         player.settle(step.words)
-        shown = voice.hear(step.mark, raw=step.kind == "raw") or ["(no reply)"]
+        shown = voice.hear(step.mark, raw=step.kind == "raw")
+        voice.waits = not shown
+        if careful and voice.waits and step.words[0].upper() not in WAITING:
+            raise ScriptError(f"{script.name}, line {step.number}: nothing answers {step.line}")
+        shown = shown or ["(no reply)"]
     speaker = "" if step.kind == "advance" else step.client
     for name, other in voices.items():
         if name != speaker:

@@ -113,6 +113,44 @@ def test_what_comes_to_others_stands_behind_their_names() -> None:
         "BOB\nME\nbob> LATE\nbob> B\ndefault> M"]
 
 
+NIL = b"*-1\r\n"
+MESSAGE = b">3\r\n+message\r\n+c\r\n+m\r\n"
+
+
+@pytest.mark.parametrize("commands, answers, mistake", [
+    ("BLPOP q 0\nGET k", [b""], "line 2: default still waits: GET k"),
+    ("BLPOP q 0\n\n\nbob> PING\nblpop q 0", [b"", b"+PONG\r\n", b""], "line 5: default still waits: blpop q 0"),
+    ("BLPOP q 0\n@advance 9s\nGET k", [b"", MESSAGE], "line 3: default still waits: GET k"),
+    ('@raw "BLP"\nGET k', [b""], "line 2: default still waits: GET k"),
+    ("PING\nGET k", [b"+PONG\r\n", b""], "line 2: nothing answers GET k"),
+    ("BLPOP q 0\n@advance 9s\nGET k", [b"", NIL, b"$-1\r\n"], None),
+    ("BLPOP q 0\nbob> PING\nGET k", [b"", b"+PONG\r\n", NIL, b"$-1\r\n"], None),
+    ('@raw "BLP"\n@raw "OP q 0\\r\\nPI"\n@raw "NG\\r\\n"', [b"", b"", b"+PONG\r\n"], None),
+])
+def test_whoever_waits_is_silent(commands: str, answers: list[bytes], mistake: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text(commands)
+    try:
+        texts = [text for _, text in golden.play(golden.load(path), Echo(*answers))]
+    except golden.ScriptError as error:
+        assert str(error) == f"script, {mistake}"
+    else:
+        assert mistake is None and "(no reply)" in "\n".join(texts)
+
+
+def test_a_drawn_script_may_speak_while_it_waits() -> None:
+    assert said("BLPOP q 0\nGET k", b"", b"") == ["(no reply)\n(no reply)"]
+
+
+def test_whose_connection_is_closed_waits_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text("BLPOP q 0\n@advance 1s\nPING")
+    echo = Echo(b"", b"", b"+PONG\r\n")
+    played = golden.play(golden.load(path), echo)
+    echo.advance = lambda ms: setattr(echo, "closed", True)        # type: ignore[method-assign]
+    assert [text for _, text in played] == ["(no reply)\ndefault> (closed)\nPONG"]
+
+
 def test_the_readers_of_replies_agree() -> None:
     from kvref.resp import NEED_DATA, ReplyParser
     wire = (b"*5\r\n+OK\r\n-ERR x\r\n:-3\r\n$-1\r\n*-1\r\n%1\r\n$1\r\nk\r\n~1\r\n$1\r\nm\r\n>1\r\n#t\r\n_\r\n"

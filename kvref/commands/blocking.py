@@ -46,7 +46,9 @@ def _deadline(call: Call, text: bytes) -> int | None:
     number = parse_long_double(text)
     if number is None:
         raise Error("ERR timeout is not a float or out of range")
-    ms = ceil(Fraction(number.mantissa * 1000) * Fraction(2) ** number.exponent) if number.finite else -1
+    product = number.mantissa * 1000
+    lost = max(0, product.bit_length() - 64)    # a long double keeps 64 bits: 0.1 is 100 ms, not a little more
+    ms = ceil(round(Fraction(product, 2**lost)) * Fraction(2) ** (number.exponent + lost)) if number.finite else -1
     if not 0 <= ms <= INT64_MAX:                # what does not fit is negative in C
         raise Error("ERR timeout is negative")
     return call.now_ms + ms if 0 < ms <= INT64_MAX - call.now_ms else None      # the sum overflows: for ever
