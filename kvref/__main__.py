@@ -15,6 +15,7 @@ Redis: main() and serverLog in server.c, adjustOpenFilesLimit. Simpler here: no 
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import resource
@@ -23,12 +24,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 from kvref import __version__
 from kvref.command_table import REDIS_VERSION
 from kvref.config import Config, ConfigError, read_file
 from kvref.machine import Computer
-from kvref.ports import Disk
+from kvref.persistence.cursor import Unreadable
+from kvref.persistence.load import Loading
+from kvref.ports import Clock, Disk
 from kvref.process import LISTEN_FD, PARENT_FD
 from kvref.server import Server
 
@@ -51,6 +55,7 @@ LEVELS = ".-*#"
 LOGLEVELS = ("debug", "verbose", "notice", "warning")
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 STDOUT = 1
+PROGRESS_AFTER_US, BAR = 1_000_000, 40      # when a progress bar appears, and how many characters it has
 OWN_FILES = 32              # descriptors beside those of clients: CONFIG_MIN_RESERVED_FDS
 
 
@@ -174,13 +179,51 @@ def serve(words: list[str], computer: Computer) -> None:
         raise ConfigError("port 0: there is nothing to listen on; choose a port.")
     computer.processes.catch_signals()
     server = Server(computer, config, random.Random(), log)
+    progress = ProgressBar(sys.stderr, computer.clock)
+    if sys.stderr.isatty():
+        server.on_loading.append(progress)
+    gc.disable()                            # a million values come to stay: there is no garbage to look for
     try:
         server.start([computer.network.adopt(listener) for listener in listeners])
+    except Unreadable as error:
+        raise ConfigError(f"{error}. The file is as it was: restore a good copy, or move it away to start empty."
+                          ) from None
     except OSError as error:
         raise ConfigError(f"{error.strerror}; choose another --port or --bind, or end what listens there.") from None
+    finally:
+        progress.end()
+    gc.enable()
+    gc.freeze()                             # nor is there later, among them
     for parent in _inherited(PARENT_FD):
         server.loop.watch(parent.detach(), Parent(server))
     _run(server, config, log)
+
+
+class ProgressBar:
+    """A bar on the terminal, when loading takes longer than a second."""
+
+    def __init__(self, terminal: TextIO, clock: Clock) -> None:
+        self.terminal, self.clock = terminal, clock
+        self.shown = False                  # it stands on the line that the cursor is on
+
+    def __call__(self, loading: Loading) -> None:
+        now_us = self.clock.monotonic_us()
+        if now_us - loading.start_us < PROGRESS_AFTER_US:
+            return
+        full = int(loading.percent * BAR // 100)
+        self.terminal.write(f"\r{loading.path} [{'#' * full}{'.' * (BAR - full)}] {loading.percent:3.0f} %  "
+                            f"{loading.eta_s(now_us)} s left ")
+        self.terminal.flush()
+        self.shown = True
+        if loading.loaded == loading.total:
+            self.end()
+
+    def end(self) -> None:
+        """What is written next, a refusal perhaps, has a line of its own."""
+        if self.shown:
+            self.terminal.write("\n")
+            self.terminal.flush()
+            self.shown = False
 
 
 class Parent:
@@ -190,7 +233,7 @@ class Parent:
         self.server = server
 
     def on_readable(self) -> None:
-        self.server.shutdown()
+        self.server.shutdown(force=True)
 
     def on_writable(self) -> None:
         pass                                # nothing is said to it

@@ -37,6 +37,7 @@ followed
   1mb..L:bytes : client-query-buffer-limit 1gb, proto-max-bulk-len 512mb
   1..I : databases 16 fixed
   dir : dir . protected
+  dbfilename : dbfilename dump.rdb protected
   events : notify-keyspace-events ""
   no|yes|local : enable-debug-command no fixed, enable-protected-configs no fixed
   0..L : hash-max-listpack-entries=hash-max-ziplist-entries 512, set-max-intset-entries 512, slowlog-max-len 128, \
@@ -49,7 +50,10 @@ followed
   1..4294967295 : maxclients 10000
   text : pidfile "" fixed
   0..65535 : port 6379
-  bool : protected-mode yes
+  bool : protected-mode yes, rdb-save-incremental-fsync yes, rdbchecksum yes fixed, rdbcompression yes, \
+    stop-writes-on-bgsave-error yes
+  save : save "3600 1 300 100 60 10000"
+  shutdown : shutdown-on-sigint default, shutdown-on-sigterm default
   secret : requirepass ""
   -1..L : slowlog-log-slower-than 10000
   0..I : tcp-backlog 511 fixed, timeout 0
@@ -58,15 +62,15 @@ ignored
   bool : activerehashing yes, aof-load-truncated yes, aof-rewrite-incremental-fsync yes, aof-use-rdb-preamble yes, \
     cluster-allow-pubsubshard-when-down yes, cluster-allow-replica-migration yes, \
     cluster-require-full-coverage yes, crash-log-enabled yes, crash-memcheck-enabled yes, dynamic-hz yes, \
-    jemalloc-bg-thread yes, latency-tracking yes, rdb-save-incremental-fsync yes, rdbcompression yes, \
+    jemalloc-bg-thread yes, latency-tracking yes, \
     repl-diskless-sync yes, replica-announced yes, replica-ignore-maxmemory=slave-ignore-maxmemory yes, \
     replica-read-only=slave-read-only yes, replica-serve-stale-data=slave-serve-stale-data yes, \
-    stop-writes-on-bgsave-error yes, tls-session-caching yes, aof-disable-auto-gc no, aof-timestamp-enabled no, \
+    tls-session-caching yes, aof-disable-auto-gc no, aof-timestamp-enabled no, \
     cluster-allow-reads-when-down no, cluster-replica-no-failover=cluster-slave-no-failover no, \
     lazyfree-lazy-eviction no, lazyfree-lazy-expire no, lazyfree-lazy-server-del no, lazyfree-lazy-user-del no, \
     lazyfree-lazy-user-flush no, no-appendfsync-on-rewrite no, rdb-del-sync-files no, repl-disable-tcp-nodelay no, \
     replica-ignore-disk-write-errors no, replica-lazy-flush=slave-lazy-flush no, tls-prefer-server-ciphers no, \
-    disable-thp yes fixed, rdbchecksum yes fixed, set-proc-title yes fixed, always-show-logo no fixed, \
+    disable-thp yes fixed, set-proc-title yes fixed, always-show-logo no fixed, \
     io-threads-do-reads no fixed, use-exit-on-panic no hidden
   text : bind-source-addr "", cluster-announce-hostname "", cluster-announce-ip "", \
     replica-announce-ip=slave-announce-ip "", tls-ca-cert-dir "", tls-ca-cert-file "", tls-cert-file "", \
@@ -99,7 +103,6 @@ ignored
     unixsocketperm 0 fixed
   0..U:bytes : cluster-link-sendbuf-limit 0
   ip|hostname|unknown-endpoint : cluster-preferred-endpoint-type ip
-  dbfilename : dbfilename dump.rdb protected
   no|yes|local : enable-module-command no fixed
   1..128 : io-threads 1 fixed
   words : latency-tracking-info-percentiles "50 99 99.9", oom-score-adj-values "0 200 800"
@@ -124,8 +127,6 @@ refused
   0..L:bytes : maxmemory-clients 0 -- kvref does not evict clients
   0..I : min-replicas-to-write=min-slaves-to-write 0 -- kvref does not replicate
   replicaof : replicaof=slaveof "" fixed -- kvref does not replicate
-  save : save "" -- kvref has no snapshots yet
-  shutdown : shutdown-on-sigint default, shutdown-on-sigterm default -- kvref saves nothing yet
   0..4294967295 : socket-mark-id 0 fixed -- kvref does not mark sockets
   upstart|systemd|auto|no : supervised no fixed -- kvref tells no supervisor
   bool : syslog-enabled no fixed -- kvref does not log to syslog
@@ -338,7 +339,9 @@ class Save(Words):
         points = list(zip(numbers[::2], numbers[1::2]))
         if len(words) % 2 or any(seconds < 1 or changes < 0 for seconds, changes in points):
             raise ValueError("Invalid save parameters")
-        return [*old, *points] if in_file else points
+        if old is None:
+            self.preset = points            # what the first line of a file takes the place of
+        return [*old, *points] if in_file and old is not self.preset else points
 
     def show(self, value: list[tuple[int, int]]) -> bytes:
         return b" ".join(b"%d %d" % point for point in value)

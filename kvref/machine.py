@@ -10,6 +10,7 @@ fsync thread), redisFork in server.c. Simpler here: one fsync thread, no priorit
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import resource
@@ -23,9 +24,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvref.ports import Disk, File, Job, OpenMode, Ports, Socket
+from kvref.ports import Disk, Ended, File, Job, OpenMode, Ports, Socket
 
 KEEPALIVE_S = 300           # seconds of silence before the kernel asks whether the peer still lives
+REPORT = 512                # bytes in which a child says how it went
 
 
 class RealClock:
@@ -159,6 +161,15 @@ class RealNetwork:
         self._waker.close()
         self._awake.close()
 
+    def abandon(self) -> None:
+        """In a child: close what is its parent's. When that one dies, its port is free and its clients see the end."""
+        for sock in [*[key.fd for key in self._selector.get_map().values()], *self._listeners]:
+            try:
+                os.close(sock)
+            except OSError:
+                pass                        # a listener stands in both
+        self._selector.close()
+
 
 class RealDisk:
     """System calls on file descriptors, nothing buffered in between."""
@@ -206,6 +217,19 @@ class RealDisk:
         return sorted(os.listdir(path))
 
 
+class ChildDisk(RealDisk):
+    """The disk of a child. If its parent dies, another server may have started meanwhile, and saved: then what the
+    child has made is out of date, and must not take the place of anything."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent                # pid
+
+    def rename(self, old: str, new: str) -> None:
+        if os.getppid() != self.parent:
+            raise OSError(errno.EOWNERDEAD, os.strerror(errno.EOWNERDEAD))
+        super().rename(old, new)
+
+
 @dataclass
 class _Job:
     file: File
@@ -219,7 +243,8 @@ class RealProcesses:
     def __init__(self, network: RealNetwork, disk: RealDisk) -> None:
         self.pid = os.getpid()
         self._network, self._disk = network, disk
-        self._children: set[int] = set()
+        self._children: dict[int, int] = {}         # pid -> the end of a pipe on which the child reports
+        self._ended: list[Ended] = []
         self._signals: list[str] = []
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -233,29 +258,62 @@ class RealProcesses:
             return peak if sys.platform == "darwin" else peak * 1024
 
     def fork(self, work: Callable[[Disk], None]) -> int:
-        pid = os.fork()
-        if pid:
-            self._children.add(pid)
-            return pid
-        status = 1
+        (ours, childs), parent = os.pipe(), self.pid
         try:
-            work(self._disk)
+            pid = os.fork()
+        except OSError:
+            os.close(ours)
+            os.close(childs)
+            raise
+        if pid:
+            os.close(childs)
+            self._children[pid] = ours
+            return pid
+        status, error = 1, ""
+        try:                                # from here on in the child
+            self.pid = os.getpid()
+            self._network.abandon()
+            work(ChildDisk(parent))
             status = 0
+        except OSError as failure:
+            error = str(failure.strerror)
+        except BaseException as failure:
+            error = f"a bug of kvref: {failure!r}"
         finally:
-            os._exit(status)                # nothing of the parent's is cleaned up here
+            try:
+                os.write(childs, f"{_private_memory()} {error}".encode(errors="replace")[:REPORT])
+            finally:
+                os._exit(status)            # nothing of the parent's is cleaned up here
 
-    def reap(self) -> list[tuple[int, int]]:
-        ended = []
+    def reap(self) -> list[Ended]:
         for pid in sorted(self._children):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                self._children.remove(pid)
-                ended.append((pid, os.waitstatus_to_exitcode(status)))
+            self._wait(pid, os.WNOHANG)
+        ended, self._ended = self._ended, []
         return ended
+
+    def _wait(self, pid: int, how: int) -> None:
+        found, status = os.waitpid(pid, how)
+        if found:
+            pipe = self._children.pop(pid)
+            copied, _, error = os.read(pipe, REPORT).decode(errors="replace").partition(" ")
+            os.close(pipe)
+            self._ended.append(Ended(pid, os.waitstatus_to_exitcode(status), int(copied or 0), error))
 
     def kill(self, pid: int) -> None:
         if pid in self._children:
             os.kill(pid, signal.SIGKILL)
+            self._wait(pid, 0)              # a rename that has begun is over when this returns
+
+    def is_alive(self, pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True                     # not ours to ask
+        except OverflowError:
+            return False                    # no such number is given to a process
+        return True
 
     def fsync_in_background(self, file: File) -> Job:
         if self._thread is None:
@@ -291,6 +349,15 @@ class RealProcesses:
     def signals(self) -> list[str]:
         noted, self._signals = self._signals, []
         return noted
+
+
+def _private_memory() -> int:
+    """Bytes of this process that it shares with no other and has written to; 0 where there is no /proc."""
+    try:
+        with open("/proc/self/smaps_rollup", "rb") as file:
+            return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Private_Dirty"))
+    except OSError:
+        return 0
 
 
 class Computer(Ports):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 READABLE = 1        # poll: recv or accept has something to say (bytes, an end, an error, a visitor)
 WRITABLE = 2        # poll: send would take at least one byte
@@ -133,6 +133,15 @@ class Job(Protocol):
     error: OSError | None
 
 
+class Ended(NamedTuple):
+    """A child that is no more."""
+
+    pid: int
+    status: int             # 0: it did its work; 1: it failed; negative: killed by that signal
+    copied: int = 0         # bytes of memory that it did not share with its parent in the end; 0 where nobody can tell
+    error: str = ""         # why it failed
+
+
 class Processes(Protocol):
     """This process, its children, and what runs beside the loop."""
 
@@ -144,15 +153,18 @@ class Processes(Protocol):
     def fork(self, work: Callable[[Disk], None]) -> int:
         """Run `work` in a child that sees the memory as it is now; returns the child's pid.
 
-        `work` does all that can be seen from outside through the Disk it is given. It ends with
-        status 0 when it returns, with 1 when it raises.
+        `work` does all that can be seen from outside through the Disk it is given, and sees its own `pid`. It
+        ends with status 0 when it returns, with 1 when it raises.
         """
 
-    def reap(self) -> list[tuple[int, int]]:
-        """(pid, status) of children that have ended since the last call. Status < 0: killed by that signal."""
+    def reap(self) -> list[Ended]:
+        """The children that have ended since the last call."""
 
     def kill(self, pid: int) -> None:
         """End a child of ours at once."""
+
+    def is_alive(self, pid: int) -> bool:
+        """Whether there is such a process, ours or somebody's."""
 
     def fsync_in_background(self, file: File) -> Job:
         """One at a time, in order, beside the event loop. Its end wakes `poll`."""

@@ -27,6 +27,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import kvref.commands  # noqa: F401  (fills the command table)
+from kvref.admission import admit
 from kvref.blocking import Waiting
 from kvref.client import Client, Limit
 from kvref.command_table import Call, Command, Handler, rows, table
@@ -35,28 +36,22 @@ from kvref.doors import Doors
 from kvref.eventloop import EventLoop
 from kvref.expire import ActiveExpiry
 from kvref.notify import Notifications
-from kvref.ports import Ports, Socket
+from kvref.persistence import load
+from kvref.persistence.snapshot import Snapshots
+from kvref.ports import Disk, Ended, Ports, Socket
 from kvref.pubsub import PubSub
-from kvref.quoting import c_text, monitor_line
+from kvref.quoting import monitor_line
 from kvref.resp import BLOCKED, HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
 from kvref.stats import Rate, SlowCall, SlowLog, Stats
-from kvref.transactions import EXEC_REFUSED, IMMEDIATE, Watches, discard
+from kvref.transactions import Watches
 
 if TYPE_CHECKING:
     from kvref.config import Config
 
 REFRESH_US = 1000                   # a cached wall clock is never older than this, and one command
 SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_*
-OF_BROWSERS = (b"post", b"host:")   # a web page can have a browser send bytes to any port, but it begins with these
-UNKNOWN_SHOWN = 128                 # characters of an unknown command's arguments
 NEVER_NS = 2**62
 EXACT_NS = 1_000_000                # a slow log that asks for less has each call timed by itself
-
-WHILE_SUBSCRIBED = {"subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ping", "quit", "reset"}
-
-DEBUG_REFUSED = ('ERR DEBUG command not allowed. If the enable-debug-command option is set to "local", you '
-                 'can run it from a local connection, otherwise you need to set this option in the '
-                 'configuration file, and then restart the server.')
 
 
 class Server:
@@ -84,6 +79,11 @@ class Server:
         self.on_change: list[Callable[[Database, bytes, str], None]] = []
         self.databases: list[Database] = [Database(i, self.on_expired, self.on_change) for i in range(config.databases)]
         self.dirty: int = 0                                     # changes since the last save
+        self.snapshots: Snapshots = Snapshots(self)
+        self.children: dict[int, Callable[[Ended], None]] = {}  # pid -> who is told of its end; one at most
+        self.loading: load.Loading | None = None
+        self.last_load: load.Loading | None = None
+        self.on_loading: list[Callable[[load.Loading], None]] = []      # told of the progress
         self.expiry: ActiveExpiry = ActiveExpiry(self)
         # Those who get every effect: (index of the database, command). Never replaced, only changed in place.
         self.feeds: list[Callable[[int, Sequence[bytes]], None]] = []
@@ -121,13 +121,18 @@ class Server:
     # ---- its life
 
     def start(self, listeners: Sequence[Socket] = ()) -> None:
-        """Listen on every `bind` address (or on the given sockets) and start the timers.
+        """Listen on every `bind` address (or on the given sockets), load what is on the disk, start the timers.
 
-        Raises OSError, with a sentence as its text, where an address cannot be had.
+        Raises OSError, with a sentence as its text, where an address cannot be had, and Unreadable for a file.
         """
         self.doors.open(listeners)
-        self.loop.add_timer(1, self.server_cron)
         self.log("*", f"Running mode=standalone, port={self.config.port}.")
+        try:
+            load.at_start(self)
+        except load.Interrupted:
+            self.shutdown(save=False)
+            return
+        self.loop.add_timer(1, self.server_cron)
         self.log("*", "Ready to accept connections")
 
     def hang_up(self, sock: Socket) -> None:
@@ -139,18 +144,48 @@ class Server:
         if not self.stopped:
             self.loop.run()
 
-    def shutdown(self) -> None:
-        """End: no more turns, every socket closed. Redis: prepareForShutdown."""
+    def shutdown(self, save: bool | None = None, force: bool = False) -> bool:
+        """End: a last snapshot (`save` None: if there are save points), no more turns, every socket closed.
+
+        False: it could not be saved, and so the server goes on, unless `force`. What is half loaded is never saved.
+        Redis: prepareForShutdown.
+        """
         if self.stopped:
-            return
-        self.stopped = True
+            return True
         self.log("#", "User requested shutdown...")
+        if self.snapshots.child is not None:
+            self.log("#", "There is a child saving an .rdb. Killing it!")
+            self.snapshots.cancel()
+        if (self.config.save if save is None else save) and not self.loading:
+            self.log("*", "Saving the final RDB snapshot before exiting.")
+            if not self.snapshots.save() and not force:
+                self.log("#", "Error trying to save the DB, can't exit.")
+                self.log("#", "Errors trying to shut down the server. Check the logs for more information.")
+                return False
+        self.stopped = True
         self.doors.close()
         for client in self.clients.values():
             self.hang_up(client.sock)
         self.clients.clear()
         self.loop.stop()
         self.log("#", "Redis is now ready to exit, bye bye...")
+        return True
+
+    def obey(self, signal: str) -> None:
+        """Somebody wants the process to end: `shutdown-on-sigterm`, `shutdown-on-sigint`."""
+        self.log("#", f"Received {signal} scheduling shutdown...")
+        words = self.config.get(f"shutdown-on-{signal.lower()}").split()
+        save = True if "save" in words else False if "nosave" in words else None
+        self.shutdown(save, "force" in words)
+
+    def fork(self, work: Callable[[Disk], None], ended: Callable[[Ended], None]) -> int:
+        """Have a child do `work`; `ended` is told when it is over. Its pid. OSError. Redis: redisFork."""
+        start_us = self.clock.monotonic_us()
+        pid = self.processes.fork(work)
+        self.children[pid] = ended
+        self.stats.latest_fork_usec = self.clock.monotonic_us() - start_us
+        self.stats.total_forks += 1
+        return pid
 
     def follow_config(self) -> None:
         """Keep what is derived from directives in step with CONFIG SET."""
@@ -241,7 +276,7 @@ class Server:
                 name, words = args[0], len(args)
                 command = plain.get(name)
                 if command is None or not command.least <= words <= command.most:
-                    command, words = self.admit(client, args), 0        # 0: never the same again
+                    command, words = admit(self, client, args), 0        # 0: never the same again
                     if client.closed:
                         break
                     if command is None:
@@ -296,7 +331,8 @@ class Server:
     def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool]:
         """What only a special command can change: what this client may call without a further look (everything
         plain, or nothing), and whether each of its calls is looked at singly."""
-        free = client.authenticated and not (client.monitor or client.transaction or client.subscriptions)
+        free = client.authenticated and not (client.monitor or client.transaction or client.subscriptions
+                                             or self.loading or self.snapshots.failing)
         plain = self._plain if free else {}
         watched = self.feeds or self.monitors or self.on_change or self.loop.observers or self._slow_ns < EXACT_NS
         return plain, bool(watched or self.limits[client.kind])
@@ -347,72 +383,6 @@ class Server:
         self.account(call, command, 0 if again else 1, reply, self.dirty != dirty)
         return reply
 
-    def admit(self, client: Client, args: Request) -> Command | None:
-        """Find a command and check whether it may run now; None: no, and the client has been told why.
-
-        Redis: processCommand, securityWarningCommand.
-        """
-        if args[0].lower() in OF_BROWSERS:
-            self.log("#", f"HTTP, perhaps an attack through somebody's browser: connection from {client.peer} closed.")
-            client.close_soon()
-            return None
-        command, transaction = None, client.transaction
-        try:
-            command = client.last_command = self.find_command(args)
-            self.check(client, command, args)
-            if transaction and transaction.open and command.name not in IMMEDIATE:
-                transaction.add(command, args)
-                client.reply("QUEUED")
-                return None
-            return command
-        except Error as error:
-            refusal = error
-            if command and command.name == "exec":
-                discard(self, client)
-                refusal = Error(EXEC_REFUSED + error.text.removeprefix("ERR "))
-            elif transaction:
-                transaction.broken = transaction.broken or transaction.open
-            self.count_error(refusal)
-            client.reply(refusal)
-            return None
-
-    def check(self, client: Client, command: Command, args: Request) -> None:
-        """Raise the Error that keeps this command from running."""
-        refusal = None
-        if not command.least <= len(args) <= command.most:
-            refusal = f"ERR wrong number of arguments for '{command.name}' command"
-        elif "protected" in command.flags and not self.allows_debug(client):
-            refusal = DEBUG_REFUSED
-        elif self.config.requirepass and not client.authenticated and "no_auth" not in command.flags:
-            refusal = "NOAUTH Authentication required."
-        elif client.transaction and client.transaction.open and "no_multi" in command.flags:
-            refusal = "ERR Command not allowed inside a transaction"
-        elif client.subscriptions and client.resp == 2 and command.name not in WHILE_SUBSCRIBED:
-            refusal = (f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / "
-                       "RESET are allowed in this context")
-        elif client.monitor and command.flags & {"write", "readonly"}:
-            refusal = "ERR Replica can't interact with the keyspace"
-        if refusal:
-            command.rejected += 1
-            raise Error(refusal)
-
-    def allows_debug(self, client: Client) -> bool:
-        """Redis: allowProtectedAction."""
-        allowed = self.config.enable_debug_command
-        return allowed == "yes" or allowed == "local" and client.is_local
-
-    def find_command(self, args: Request) -> Command:
-        """The command, or the subcommand, that the first words name in any case. Redis: lookupCommand."""
-        command = self.commands.get(args[0].lower())
-        if command is None:
-            raise Error(f"ERR unknown command '{c_text(args[0][:128])}', with args beginning with: {_beginning(args)}")
-        if not command.subcommands or len(args) < 2:
-            return command
-        found = command.subcommands.get(args[1].lower())
-        if found is None:
-            raise Error(f"ERR unknown subcommand '{c_text(args[1][:128])}'. Try {command.name.upper()} HELP.")
-        return found
-
     # ---- what follows from a call
 
     def propagate(self, call: Call) -> None:
@@ -437,6 +407,7 @@ class Server:
         for feed in self.feeds:
             for index, effect in unit:
                 feed(index, effect)
+        self.snapshots.settle()
 
     def tell_change(self, database: Database, key: bytes, event: str) -> None:
         """A key has changed: to those who watch it, wait for it, or are subscribed to such events."""
@@ -511,11 +482,14 @@ class Server:
     def server_cron(self) -> int:
         """Ten times a second (`hz`): signals, expiry, idle clients, samples. Redis: serverCron."""
         self.update_time()
-        signals = self.processes.signals()
-        if signals:
-            self.log("#", f"Received {signals[0]} scheduling shutdown...")
-            self.shutdown()
+        for signal in self.processes.signals():
+            self.obey(signal)
+        if self.stopped:
             return 1000
+        for child in self.processes.reap():
+            if child.pid in self.children:
+                self.children.pop(child.pid)(child)
+        self.snapshots.cron()
         self.expiry.slow_cycle()
         self.clients_cron()
         if self.now_us - self._sampled_us >= SAMPLE_US:
@@ -547,17 +521,7 @@ class Server:
     def reset_stats(self) -> None:
         """CONFIG RESETSTAT."""
         self.stats.reset()
+        self.snapshots.saves = 0
         self.expiry.stale_percent, self.expiry.time_cap_reached = 0.0, 0
         for command in rows(self.commands):
             command.calls = command.nsec = command.rejected = command.failed = 0
-
-
-def _beginning(args: Request) -> str:
-    """The arguments in quotes, cut at 128 characters, as the error for an unknown command shows them."""
-    shown = ""
-    for arg in args[1:]:
-        if len(shown) >= UNKNOWN_SHOWN:
-            break
-        shown += f"'{c_text(arg[:UNKNOWN_SHOWN - len(shown)])}' "
-    return shown
-

@@ -242,6 +242,9 @@ class SortedSet:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __eq__(self, other: object) -> bool:
+        return self.scores == other.scores if isinstance(other, SortedSet) else NotImplemented
+
     def __repr__(self) -> str:
         return f"<SortedSet: {len(self)} members>\n{self.order}"
 

@@ -31,6 +31,8 @@ class Stats:
     keyspace_misses: int = 0
     total_error_replies: int = 0
     client_output_buffer_limit_disconnections: int = 0
+    total_forks: int = 0
+    latest_fork_usec: int = 0
     errors: dict[str, int] = field(default_factory=dict)    # INFO errorstats
 
     def reset(self) -> None:

@@ -284,7 +284,7 @@ class Real(Machine):
         listener = socket.create_server(("127.0.0.1", 0), backlog=511)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
         self.address = listener.getsockname()
-        config = Config.load(None, list({"dir": str(self.directory), **directives}.items()))
+        config = Config.load(None, list({"dir": str(self.directory), "save": "", **directives}.items()))
         server = Server(ports, config, random.Random(1), lambda level, text: self.log.append((level, text)))
         server.start([real.network.adopt(listener)])
         return server

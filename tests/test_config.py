@@ -85,10 +85,10 @@ def test_a_refused_directive_may_be_given_with_the_value_that_kvref_has() -> Non
 
 
 @pytest.mark.parametrize("line", [
-    "appendonly yes", "save 60 1", "maxmemory 100mb", "daemonize yes", "tls-port 6380",
+    "appendonly yes", "maxmemory 100mb", "daemonize yes", "tls-port 6380",
     "replicaof example.org 6379", "slaveof example.org 6379", "cluster-enabled yes", "supervised systemd",
     "unixsocket /run/redis.sock", "aclfile users.acl", "syslog-enabled yes", "min-slaves-to-write 1",
-    "shutdown-on-sigterm save", "user alice on", "loadmodule x.so", "rename-command FLUSHALL x", "search.threads 4",
+    "user alice on", "loadmodule x.so", "rename-command FLUSHALL x", "search.threads 4",
     "sentinel monitor mymaster 127.0.0.1 6379 2",
 ])
 def test_what_kvref_would_do_otherwise_is_refused_in_one_sentence(line: str) -> None:
@@ -422,7 +422,9 @@ client-output-buffer-limit replica 256mb 64mb 5
 dbfilename "my \\"dump\\""
 dir "."
 latency-tracking-info-percentiles 50 99 99.9
-save ""
+save 3600 1
+save 300 100
+save 60 10000
 """
 
 

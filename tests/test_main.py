@@ -109,7 +109,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_it_cleanly(name: str, tmp_path: Path) -> None:
-    with started("--pidfile", "kvref.pid", cwd=tmp_path) as (process, port, _):
+    with started("--pidfile", "kvref.pid", "--save", "", cwd=tmp_path) as (process, port, _):
         assert ask(port, "PING") == b"+PONG\r\n"
         assert (tmp_path / "kvref.pid").read_text() == f"{process.pid}\n"
         process.send_signal(signal.Signals[name])
@@ -154,9 +154,9 @@ def test_config_set_dir_goes_there_or_says_why_not(tmp_path: Path) -> None:
 
 
 def test_directives_without_effect_are_named_in_one_line(tmp_path: Path) -> None:
-    with started("--io-threads", "4", "--rdbcompression", "no", cwd=tmp_path) as (_, _, said):
+    with started("--io-threads", "4", "--activerehashing", "no", cwd=tmp_path) as (_, _, said):
         assert [line[line.index("#"):] for line in said.splitlines() if "io-threads" in line] == [
-            "# Known, and without effect here: io-threads, rdbcompression"]
+            "# Known, and without effect here: io-threads, activerehashing"]
 
 
 def test_a_listening_socket_may_be_handed_down(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvref.ports import Ended
 from kvref.sim.clock import Clock
 from kvref.sim.disk import Disk
 from kvref.sim.processes import Processes
@@ -78,7 +79,7 @@ def test_a_child_that_ended_is_reaped_once(computer):
     assert computer.processes.reap() == [] and not computer.processes.has_news()
     computer.clock.sleep(10_000)
     assert computer.processes.has_news()
-    assert computer.processes.reap() == [(pid, 0)]
+    assert computer.processes.reap() == [Ended(pid, 0)]
     assert computer.processes.reap() == []
 
 
@@ -88,7 +89,7 @@ def test_a_child_that_raises_ends_with_status_1_after_what_it_had_done(computer)
         raise ValueError("a bug")
     pid = computer.processes.fork(work)
     computer.clock.sleep(1000)
-    assert computer.processes.reap() == [(pid, 1)]
+    assert computer.processes.reap() == [Ended(pid, 1, error="ValueError('a bug')")]
     assert computer.disk.list("/") == ["temp"]
 
 
@@ -97,7 +98,7 @@ def test_a_step_that_fails_on_the_real_disk_ends_the_child_with_status_1(compute
     computer.clock.sleep(1350)
     computer.disk.unlink("/temp")
     computer.clock.sleep(10_000)
-    assert computer.processes.reap() == [(pid, 1)]
+    assert computer.processes.reap() == [Ended(pid, 1, error="No such file or directory")]
     assert computer.disk.list("/") == []
 
 
@@ -114,7 +115,7 @@ def test_a_child_sees_the_files_of_the_fork_and_may_catch_errors(computer):
     pid = computer.processes.fork(work)
     computer.clock.sleep(10_000)
     assert seen == [(["old"], b"12345"), "caught"]
-    assert computer.processes.reap() == [(pid, 0)]
+    assert computer.processes.reap() == [Ended(pid, 0)]
 
 
 def test_a_killed_child_stops_between_two_steps(computer):
@@ -122,7 +123,7 @@ def test_a_killed_child_stops_between_two_steps(computer):
     computer.clock.sleep(250)
     computer.processes.kill(pid)
     computer.clock.sleep(10_000)
-    assert computer.processes.reap() == [(pid, -9)]
+    assert computer.processes.reap() == [Ended(pid, -9)]
     assert computer.disk.content("/temp") == b"a"
     with pytest.raises(ProcessLookupError):
         computer.processes.kill(pid)

@@ -258,8 +258,7 @@ def test_a_call_waits_for_children_and_their_end(world):
     alice = world.connect("alice")
     alice("PING")
     server = world.server
-    pid = world.processes.fork(lambda disk: disk.fsync(disk.open("/data/f", "w")))
-    server.loop.add_timer(1, lambda: server.clients[1].reply("reaped") if server.processes.reap() == [(pid, 0)] else 1)
+    server.fork(lambda disk: disk.fsync(disk.open("/data/f", "w")), lambda child: server.clients[1].reply("reaped"))
     alice.send_bytes(b"*2\r\n$4\r\nECHO\r\n$100\r\n")
     assert alice("PING") == "reaped"
 

@@ -22,12 +22,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kvref"
 
 # Code of these rooms may see the real computer: it implements the ports, or belongs to a process of its own.
-REAL = {"kvref", "kvref.__main__", "kvref.machine", "kvref.process", "kvref.log"}
+REAL = {"kvref", "kvref.__main__", "kvref.files", "kvref.machine", "kvref.process"}
 COMPUTER = {"time", "random", "socket", "os", "threading", "selectors", "signal", "subprocess", "asyncio", "select",
             "tempfile", "shutil", "pathlib", "multiprocessing", "secrets", "uuid", "datetime"}
 LAB_ONLY = {"IPython", "cycler", "matplotlib", "nbformat", "nbconvert", "nbclient", "jupyterlab", "ipykernel", "traitlets"}
 
-BUDGETS = {"mechanisms": 4000, "commands": 2500, "sim": 1800, "lab": 2000}     # lines of code
+BUDGETS = {"mechanisms": 4000, "persistence": 2000, "legacy": 250, "commands": 2700, "sim": 1800, "lab": 2000}     # lines
 MODULE_MAX = 420
 FUNCTION_MAX = 60
 LINE_MAX = 120
@@ -210,11 +210,11 @@ def _inside_hash(module: Module, call: ast.Call) -> bool:
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 def sizes() -> dict[str, int]:
-    """Lines of code by budget; `legacy` is read-only and counted apart."""
+    """Lines of code by budget: that of the innermost name that has one, else of the mechanisms."""
     total = dict.fromkeys(BUDGETS, 0)
     for module in MODULES.values():
-        if module.name != "kvref.persistence.legacy":
-            total["mechanisms" if module.room == "core" else module.room] += len(module.code_lines)
+        room = next((name for name in reversed(module.name.split(".")) if name in BUDGETS), "mechanisms")
+        total["commands" if module.room == "commands" else room] += len(module.code_lines)
     return total
 
 

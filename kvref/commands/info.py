@@ -82,12 +82,36 @@ MEMORY: Fields = {
 }
 
 PERSISTENCE: Fields = {
-    "loading": lambda s: 0,
+    "loading": lambda s: int(s.loading is not None),
     "async_loading": lambda s: 0,
     "rdb_changes_since_last_save": lambda s: s.dirty,
-    "rdb_bgsave_in_progress": lambda s: 0,
+    "rdb_bgsave_in_progress": lambda s: int(s.snapshots.child is not None),
+    "rdb_last_save_time": lambda s: s.snapshots.last_save_s,
+    "rdb_last_bgsave_status": lambda s: "err" if s.snapshots.failing else "ok",
+    "rdb_last_bgsave_time_sec": lambda s: s.snapshots.last_duration_s,
+    "rdb_current_bgsave_time_sec": lambda s: (
+        s.now_ms // 1000 - s.snapshots.started_s if s.snapshots.child is not None else -1),
+    "rdb_saves": lambda s: s.snapshots.saves,
+    "rdb_last_cow_size": lambda s: s.snapshots.last_copied,
+    "rdb_last_load_keys_expired": lambda s: s.last_load.expired if s.last_load else 0,
+    "rdb_last_load_keys_loaded": lambda s: s.last_load.keys if s.last_load else 0,
     "aof_enabled": lambda s: 0,
     "aof_rewrite_in_progress": lambda s: 0,
+}
+
+
+def _persistence(server: Server) -> Lines:
+    yield from _fixed(PERSISTENCE)(server)
+    if server.loading:
+        yield from ((name, value(server)) for name, value in LOADING.items())
+
+
+LOADING: Fields = {
+    "loading_start_time": lambda s: s.loading.start_s,
+    "loading_total_bytes": lambda s: s.loading.total,
+    "loading_loaded_bytes": lambda s: s.loading.loaded,
+    "loading_loaded_perc": lambda s: f"{s.loading.percent:.2f}",
+    "loading_eta_seconds": lambda s: s.loading.eta_s(s.now_us),
 }
 
 
@@ -116,6 +140,8 @@ STATS: Fields = {
     "pubsub_channels": lambda s: len(s.pubsub.channels),
     "pubsub_patterns": lambda s: len(s.pubsub.patterns),
     "pubsubshard_channels": lambda s: 0,
+    "latest_fork_usec": _stat("latest_fork_usec"),
+    "total_forks": _stat("total_forks"),
     "total_error_replies": _stat("total_error_replies"),
 }
 
@@ -157,7 +183,7 @@ SECTIONS: dict[str, Callable[[Server], Lines]] = {
     "Server": _fixed(SERVER),
     "Clients": _fixed(CLIENTS),
     "Memory": _fixed(MEMORY),
-    "Persistence": _fixed(PERSISTENCE),
+    "Persistence": _persistence,
     "Stats": _fixed(STATS),
     "Replication": _fixed(REPLICATION),
     "CPU": _fixed({}),

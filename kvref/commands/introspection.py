@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from kvref.admission import find_command
 from kvref.command_table import SYNTAX, Call, Command, command, rows
 from kvref.glob import glob_match
 from kvref.resp import Error
@@ -149,7 +150,7 @@ def command_getkeys(call: Call) -> list[bytes]:
     "Pick the keys out of a whole command."
     request = call.args[2:]
     try:
-        row = call.server.find_command(request)
+        row = find_command(call.server, request)
     except Error:
         raise Error("ERR Invalid command specified") from None
     if row.keys is None and row.more_keys is None:

@@ -6,7 +6,7 @@ Interface:
   - INFO is in info.py, COMMAND in introspection.py, CONFIG in config.py
 
 Redis: server.c, db.c, slowlog.c, debug.c. Simpler here: FLUSHALL ASYNC frees at once, as SYNC does, and
-SHUTDOWN's SAVE, NOSAVE, NOW and FORCE are checked and make no difference as long as nothing is saved.
+SHUTDOWN's NOW makes no difference, for there are no replicas to wait for.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def _flush(call: Call, databases: list[Database]) -> str:
         call.server.watches.touch_all(database, None, call.now_ms)
     count = sum(database.clear() for database in databases)
     call.server.dirty += count
+    if databases is call.server.databases:
+        call.server.snapshots.flushed()
     call.touch(count)
     call.log_as(tuple(call.args))
     return OK
@@ -157,23 +159,24 @@ def _debug_active_expire(call: Call) -> str:
 
 def _debug_help(call: Call) -> list[str]:
     return ["DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-            "SET-ACTIVE-EXPIRE <0|1>", "    Delete expired keys in the background, or only when they are met.",
-            "SLEEP <seconds>", "    Stop the server for so long.",
-            "HELP", "    Print this help."]
+            *(line for _, _, usage, meaning in DEBUG.values() for line in (usage, f"    {meaning}"))]
 
 
-DEBUG: dict[tuple[bytes, int], Callable[[Call], Any]] = {     # (name, number of words) -> handler
-    (b"sleep", 3): _debug_sleep,
-    (b"set-active-expire", 3): _debug_active_expire,
-    (b"help", 2): _debug_help,
+Debug = tuple[Callable[[Call], Any], range, str, str]       # handler, number of words, usage, meaning
+
+DEBUG: dict[bytes, Debug] = {
+    b"set-active-expire": (_debug_active_expire, range(3, 4), "SET-ACTIVE-EXPIRE <0|1>",
+                           "Delete expired keys in the background, or only when they are met."),
+    b"sleep": (_debug_sleep, range(3, 4), "SLEEP <seconds>", "Stop the server for so long."),
+    b"help": (_debug_help, range(2, 3), "HELP", "Print this help."),
 }
 
 
 @command("debug", arity=-2, flags=ADMIN + " protected", group="server", since="1.0.0")
 def debug(call: Call) -> Any:
     "Disturb the server on purpose; refused unless `enable-debug-command` allows it."
-    handler = DEBUG.get((call.args[1].lower(), len(call.args)))
-    if handler is None:
+    handler, words, *_ = DEBUG.get(call.args[1].lower(), (None, range(0)))
+    if handler is None or len(call.args) not in words:
         raise not_understood(call)
     return handler(call)
 
@@ -188,5 +191,7 @@ def shutdown(call: Call) -> Any:
         raise SYNTAX
     if b"abort" in words:
         raise SYNTAX if len(words) > 1 else Error("ERR No shutdown in progress.")
-    call.server.shutdown()
+    save = True if b"save" in words else False if b"nosave" in words else None
+    if not call.server.shutdown(save, b"force" in words):
+        raise Error("ERR Errors trying to SHUTDOWN. Check logs.")
     return NO_REPLY

@@ -29,7 +29,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 CELL_KEYS = ("tags", "jupyter")         # what may stand in a cell's metadata
 TIMEOUT_S = 120
 NOISE = re.compile(r"/(?:home|root|Users|tmp|var/folders|private)/[\w.]+|\bpid[ =:]+\d{2,}|\b0x[0-9a-f]{8,}"
-                   r"|\b\d\d:\d\d:\d\d\b")
+                   r"|\b\d\d:\d\d:\d\d\b(?!\.\d{3} UTC)")       # kvref.files speaks of deadlines so: not of the clock
 AGAIN = "run python -m kvref.lab normalise"
 
 

@@ -58,13 +58,13 @@ class Recorder:
             return result
         return call
 
-    def run(self, work: Callable[[ports.Disk], None]) -> int:
-        """The status with which a process ends that does this."""
+    def run(self, work: Callable[[ports.Disk], None]) -> str | None:
+        """Do it; why it failed, if it did."""
         try:
             work(cast(ports.Disk, self))
-        except Exception:       # as in a process of its own: whatever it is, only the child dies of it
-            return 1
-        return 0
+        except Exception as error:      # as in a process of its own: whatever it is, only the child dies of it
+            return str(getattr(error, "strerror", None) or repr(error))
+        return None
 
 
 def _frozen(arg: Any) -> Any:
@@ -78,7 +78,7 @@ class Child:
 
     pid: int
     calls: list[tuple[str, tuple[Any, ...], Any]]
-    status: int
+    error: str | None                                       # why its work failed, if it did
     at: int = 0
     files: dict[int, Any] = field(default_factory=dict)     # id of a file on the copy -> the one on the real disk
 
@@ -108,7 +108,7 @@ class Processes:
         self.step_us = step_us
         self.measure: Callable[[], int] = lambda: RESIDENT
         self.children: dict[int, Child] = {}
-        self._ended: list[tuple[int, int]] = []
+        self._ended: list[ports.Ended] = []
         self._jobs: list[Job] = []
         self._signals: list[str] = []
 
@@ -118,21 +118,27 @@ class Processes:
     # Children
 
     def fork(self, work: Callable[[ports.Disk], None]) -> int:
-        recorder = Recorder(self._disk)
-        status = recorder.run(work)
-        child = Child(next(self._pids), recorder.calls, status)
+        recorder, parent = Recorder(self._disk), self.pid
+        self.pid = pid = next(self._pids)
+        error = recorder.run(work)
+        self.pid = parent
+        child = Child(pid, recorder.calls, error)
         self.children[child.pid] = child
         self._schedule(child)
         return child.pid
 
-    def reap(self) -> list[tuple[int, int]]:
+    def reap(self) -> list[ports.Ended]:
         ended, self._ended = self._ended, []
         return ended
 
     def kill(self, pid: int) -> None:
-        if pid not in self.children:
+        if pid in self.children:
+            self._end(ports.Ended(pid, KILLED))
+        elif not any(child.pid == pid for child in self._ended):     # that one is a zombie: nothing happens to it
             raise failure(errno.ESRCH)
-        self._end(pid, KILLED)
+
+    def is_alive(self, pid: int) -> bool:
+        return pid == self.pid or pid in self.children
 
     def _schedule(self, child: Child) -> None:
         name = child.calls[child.at][0] if child.at < len(child.calls) else "exit"
@@ -142,18 +148,18 @@ class Processes:
         if child.pid not in self.children:          # killed meanwhile
             return
         if child.at == len(child.calls):
-            self._end(child.pid, child.status)
+            self._end(ports.Ended(child.pid, int(child.error is not None), error=child.error or ""))
             return
         try:
             child.step(self._at_once)
-        except OSError:
-            self._end(child.pid, 1)
+        except OSError as error:
+            self._end(ports.Ended(child.pid, 1, error=str(error.strerror)))
         else:
             self._schedule(child)
 
-    def _end(self, pid: int, status: int) -> None:
-        del self.children[pid]
-        self._ended.append((pid, status))
+    def _end(self, child: ports.Ended) -> None:
+        del self.children[child.pid]
+        self._ended.append(child)
 
     # The background fsync
 

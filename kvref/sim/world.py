@@ -41,7 +41,7 @@ from kvref.sim.processes import RESIDENT, Processes
 
 HOME = "/data"
 PORT = 6379
-DEFAULTS = (("dir", HOME), ("bind", "127.0.0.1"), ("port", PORT))
+DEFAULTS = (("dir", HOME), ("bind", "127.0.0.1"), ("port", PORT), ("save", ""))
 KEY_BYTES = 160                     # what a key adds to the memory that the process reports, whatever it holds
 CRONS_TO_NOTICE = 20                # by then a server has seen that a child has ended or a signal has come
 STUCK_TURNS = 2_000                # so many turns without time, bytes or disk moving: a loop that spins

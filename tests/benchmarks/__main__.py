@@ -9,12 +9,12 @@ import sys
 import tempfile
 
 from . import __doc__ as about
-from . import commands, idle, memory, publish, sorted_sets, types
+from . import commands, idle, memory, publish, snapshots, sorted_sets, types
 from .report import progress
 from .servers import CannotRun, Kind, kvref, redis_version, running
 
 PARTS = {"commands": commands.measure, "types": types.measure, "sorted_sets": sorted_sets.measure, "idle": idle.measure,
-         "memory": memory.measure, "publish": publish.measure}
+         "memory": memory.measure, "publish": publish.measure, "snapshots": snapshots.measure}
 
 
 def main() -> int:

@@ -1,0 +1,179 @@
+"""Commands about snapshots, and about values as they stand in one.
+
+Interface:
+  - SAVE, BGSAVE, LASTSAVE          `persistence.snapshot`
+  - DUMP, RESTORE                   one value: type byte, value, 2 bytes of version, CRC-64 of all that
+  - DEBUG RELOAD, DIGEST, DIGEST-VALUE
+
+A RESTORE goes to the log with an absolute deadline.
+
+Redis: saveCommand and bgsaveCommand in rdb.c, dumpCommand and restoreCommand in cluster.c, debug.c.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from kvref.command_table import SYNTAX, Call, command
+from kvref.commands.arguments import Option, bounded, integer, parse_options
+from kvref.commands.server import DEBUG
+from kvref.numbers import INT64_MAX
+from kvref.persistence import digest, load, rdb
+from kvref.persistence.crc64 import crc64
+from kvref.persistence.cursor import Cursor, Unreadable
+from kvref.resp import OK, Error
+
+RUNNING: Final = Error("ERR Background save already in progress")
+
+
+@command("save", arity=1, flags="admin noscript no_async_loading no_multi", group="server", since="1.0.0")
+def save(call: Call) -> str:
+    "Write a snapshot; everybody waits until it is on the disk."
+    snapshots = call.server.snapshots
+    if snapshots.child is not None:
+        raise RUNNING
+    snapshots.saves += 1
+    call.log_as()                           # it counts as no change that the count of changes is 0 now
+    if not snapshots.save():
+        raise Error("ERR")
+    return OK
+
+
+@command("bgsave", arity=-1, flags="admin noscript no_async_loading", group="server", since="1.0.0")
+def bgsave(call: Call) -> str:
+    "Have a child write a snapshot."
+    words, server = [word.lower() for word in call.args[1:]], call.server
+    if words not in ([], [b"schedule"]):
+        raise SYNTAX
+    if server.snapshots.child is not None:
+        raise RUNNING
+    if server.children or server.in_transaction:
+        if not words and not server.in_transaction:
+            raise Error("ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in "
+                        "order to schedule a BGSAVE whenever possible.")
+        server.snapshots.scheduled = True
+        return "Background saving scheduled"
+    if not server.snapshots.save_in_background():
+        raise Error("ERR")
+    return "Background saving started"
+
+
+@command("lastsave", arity=1, flags="loading stale fast", group="server", since="1.0.0")
+def lastsave(call: Call) -> int:
+    "Return when the last snapshot was done, in seconds since 1970."
+    return call.server.snapshots.last_save_s
+
+
+# ---- one value -----------------------------------------------------------------------------------
+
+@command("dump", arity=2, flags="readonly", keys=(1, 1, 1), group="generic", since="2.6.0")
+def dump(call: Call) -> bytes | None:
+    "Return a value as it would stand in a snapshot, with version and checksum behind it."
+    value = call.read(call.args[1])
+    if value is None:
+        return None
+    kind, pieces = rdb.save_value(value, call.server.config)
+    payload = bytes([kind]) + b"".join(pieces) + rdb.VERSION.to_bytes(2, "little")
+    return payload + crc64(payload).to_bytes(8, "little")
+
+
+def _for_eviction(text: bytes, high: int, complaint: str) -> int:
+    """What is no number at all has a complaint of its own."""
+    return bounded(b"%d" % integer(text), 0, high, complaint)
+
+
+RESTORE_OPTIONS: Final = {
+    b"REPLACE": Option("replace"), b"ABSTTL": Option("absolute"),
+    b"IDLETIME": Option("use", partial(_for_eviction, high=INT64_MAX,
+                                       complaint="ERR Invalid IDLETIME value, must be >= 0")),
+    b"FREQ": Option("use", partial(_for_eviction, high=255,
+                                   complaint="ERR Invalid FREQ value, must be >= 0 and <= 255")),
+}
+
+
+@command("restore", arity=-4, flags="write denyoom", keys=(1, 1, 1), group="generic", since="2.6.0")
+def restore(call: Call) -> str:
+    "Make a key of what DUMP returned."
+    key, ttl, payload = call.args[1:4]
+    found = parse_options(call.args[4:], RESTORE_OPTIONS)
+    if "replace" not in found and call.lookup(key) is not None:
+        raise Error("BUSYKEY Target key name already exists.")
+    deadline_ms = integer(ttl)
+    if deadline_ms < 0:
+        raise Error("ERR Invalid TTL value, must be >= 0")
+    value = _value(payload)
+    replaced = call.db.delete(key)          # without REPLACE there is nothing
+    if deadline_ms and "absolute" not in found:
+        deadline_ms += call.now_ms
+    if deadline_ms and not call.now_ms < deadline_ms <= INT64_MAX:      # a sum that overflows lies in the past in C
+        call.log_as(*[(b"DEL", key)] * replaced)
+        if replaced:
+            call.changed(key, "del")
+        return OK
+    call.db.set(key, value)
+    if deadline_ms:
+        call.db.expire_at(key, deadline_ms)
+        if "absolute" not in found:
+            call.log_as((*call.args[:2], b"%d" % deadline_ms, *call.args[3:], b"ABSTTL"))
+    call.changed(key, "restore")
+    return OK
+
+
+def _value(payload: bytes) -> Any:
+    """Redis: verifyDumpPayload, rdbLoadObject."""
+    version, checksum = (int.from_bytes(part, "little") for part in (payload[-10:-8], payload[-8:]))
+    if len(payload) < 10 or version > rdb.VERSION or checksum != crc64(payload[:-8]):
+        raise Error("ERR DUMP payload version or checksum are wrong")
+    try:
+        return rdb.load_value(Cursor(payload[:-10]))
+    except Unreadable:
+        raise Error("ERR Bad data format") from None
+
+
+# ---- DEBUG ---------------------------------------------------------------------------------------
+
+def _debug_reload(call: Call) -> str:
+    """Save, forget everything, load: what is there has been through the file. NOSAVE and NOFLUSH leave a step out."""
+    server = call.server
+    words = {word.lower() for word in call.args[2:]}
+    if server.loading:
+        raise Error("LOADING Redis is loading the dataset in memory")       # what is half loaded is not to be saved
+    if words - {b"nosave", b"noflush"}:
+        raise Error("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.")
+    call.log_as()
+    if b"nosave" not in words and not server.snapshots.save():
+        raise Error("ERR")
+    for database in server.databases:
+        if b"noflush" in words:
+            database.keys.clear()           # loading goes past it: whoever asks next gets a new list of the keys
+        else:
+            server.watches.touch_all(database, None, call.now_ms)
+            database.clear()
+    try:
+        load.snapshot(server, server.snapshots.path, serving=False)
+    except (Unreadable, OSError) as error:
+        server.log("#", str(error))
+        raise Error("ERR Error trying to load the RDB dump") from None
+    return OK
+
+
+def _debug_digest(call: Call) -> str:
+    return digest.of_databases(call.server.databases).hex()
+
+
+def _debug_digest_value(call: Call) -> list[str]:
+    """Of what is physically there, whether its time is over or not."""
+    found = [(key, call.db.values.get(key)) for key in call.args[2:]]
+    return [(digest.NOTHING if value is None else digest.of_value(value, key in call.db.deadlines)).hex()
+            for key, value in found]
+
+
+ANY_NUMBER: Final = range(2, 1 << 20)       # of words
+
+DEBUG |= {
+    b"reload": (_debug_reload, ANY_NUMBER, "RELOAD [NOSAVE] [NOFLUSH]", "Save, forget everything, and load it again."),
+    b"digest": (_debug_digest, range(2, 3), "DIGEST", "Show a fingerprint of all databases."),
+    b"digest-value": (_debug_digest_value, ANY_NUMBER, "DIGEST-VALUE <key> [<key> ...]",
+                      "Show fingerprints of values."),
+}

@@ -1,0 +1,1 @@
+"""The files of Redis: snapshots and their format."""
