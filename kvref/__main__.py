@@ -197,6 +197,8 @@ def serve(words: list[str], computer: Computer) -> None:
     for parent in _inherited(PARENT_FD):
         server.loop.watch(parent.detach(), Parent(server))
     _run(server, config, log)
+    if server.failure:
+        raise SystemExit(1)
 
 
 class ProgressBar:

@@ -75,7 +75,7 @@ def check(server: Server, client: Client, command: Command, args: Request) -> No
     for applies, refusal in CHECKS:
         if applies(server, client, command, args):
             command.rejected += 1
-            raise Error(refusal.format(command.name))
+            raise Error(refusal.format(command.name, server.aof.misconf))
 
 
 def _writes(client: Client, command: Command) -> bool:
@@ -125,6 +125,8 @@ CHECKS: Final[list[tuple[Callable[[Server, Client, Command, Request], Any], str]
      client.transaction and client.transaction.open and "no_multi" in command.flags,
      "ERR Command not allowed inside a transaction"),
     (lambda server, client, command, args: server.snapshots.stop_writes and _writes(client, command), SNAPSHOTS_FAIL),
+    (lambda server, client, command, args: server.aof.misconf and _writes(client, command),
+     "MISCONF Errors writing to the AOF file: {1}"),
     (lambda server, client, command, args:
      client.subscriptions and client.resp == 2 and command.name not in WHILE_SUBSCRIBED, RESTRICTED),
     (lambda server, client, command, args: server.loading and "loading" not in command.flags,

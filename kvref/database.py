@@ -23,11 +23,13 @@ from kvref.sampling import Sampler
 class Database:
     """Keys, values and deadlines. `on_expired(database, key)` deletes a key whose time is over, and tells."""
 
-    __slots__ = ("index", "values", "deadlines", "keys", "volatile", "on_expired", "on_change", "average_ttl_ms")
+    __slots__ = ("index", "frozen", "values", "deadlines", "keys", "volatile", "on_expired", "on_change",
+                 "average_ttl_ms")
 
     def __init__(self, index: int, on_expired: Callable[[Database, bytes], None],
                  on_change: Sequence[Callable[[Database, bytes, str], None]] = ()) -> None:
         self.index = index
+        self.frozen = False                             # a log is being loaded: nothing expires
         self.values: dict[bytes, Any] = {}
         self.deadlines: dict[bytes, int] = {}           # a subset of the keys of values
         self.keys = Sampler(self.values)
@@ -46,7 +48,7 @@ class Database:
     def is_expired(self, key: bytes, now_ms: int) -> bool:
         """Whether the deadline of the key lies behind. Redis: keyIsExpired."""
         deadline = self.deadlines.get(key)
-        return deadline is not None and now_ms > deadline
+        return deadline is not None and now_ms > deadline and not self.frozen
 
     def find(self, key: bytes, now_ms: int) -> Any:
         """The value, or None. A key whose time is over is deleted now (*lazy expiry*). Redis: expireIfNeeded."""

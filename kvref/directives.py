@@ -32,6 +32,13 @@ from kvref.quoting import text as as_text
 TABLE = r"""
 followed
   1..10 : active-expire-effort 1
+  appenddirname : appenddirname appendonlydir fixed
+  appendfilename : appendfilename appendonly.aof fixed
+  everysec|always|no : appendfsync everysec
+  0..L:bytes : auto-aof-rewrite-min-size 64mb
+  0..I : auto-aof-rewrite-percentage 100
+  bool : appendonly no, aof-load-truncated yes, aof-rewrite-incremental-fsync yes, aof-use-rdb-preamble yes, \
+    aof-timestamp-enabled no, no-appendfsync-on-rewrite no
   bind : bind "127.0.0.1 -::1"
   limits : client-output-buffer-limit ""
   1mb..L:bytes : client-query-buffer-limit 1gb, proto-max-bulk-len 512mb
@@ -59,16 +66,16 @@ followed
   0..I : tcp-backlog 511 fixed, timeout 0
 
 ignored
-  bool : activerehashing yes, aof-load-truncated yes, aof-rewrite-incremental-fsync yes, aof-use-rdb-preamble yes, \
+  bool : activerehashing yes, \
     cluster-allow-pubsubshard-when-down yes, cluster-allow-replica-migration yes, \
     cluster-require-full-coverage yes, crash-log-enabled yes, crash-memcheck-enabled yes, dynamic-hz yes, \
     jemalloc-bg-thread yes, latency-tracking yes, \
     repl-diskless-sync yes, replica-announced yes, replica-ignore-maxmemory=slave-ignore-maxmemory yes, \
     replica-read-only=slave-read-only yes, replica-serve-stale-data=slave-serve-stale-data yes, \
-    tls-session-caching yes, aof-disable-auto-gc no, aof-timestamp-enabled no, \
+    tls-session-caching yes, aof-disable-auto-gc no, \
     cluster-allow-reads-when-down no, cluster-replica-no-failover=cluster-slave-no-failover no, \
     lazyfree-lazy-eviction no, lazyfree-lazy-expire no, lazyfree-lazy-server-del no, lazyfree-lazy-user-del no, \
-    lazyfree-lazy-user-flush no, no-appendfsync-on-rewrite no, rdb-del-sync-files no, repl-disable-tcp-nodelay no, \
+    lazyfree-lazy-user-flush no, rdb-del-sync-files no, repl-disable-tcp-nodelay no, \
     replica-ignore-disk-write-errors no, replica-lazy-flush=slave-lazy-flush no, tls-prefer-server-ciphers no, \
     disable-thp yes fixed, set-proc-title yes fixed, always-show-logo no fixed, \
     io-threads-do-reads no fixed, use-exit-on-panic no hidden
@@ -80,7 +87,7 @@ ignored
   0..65535 : cluster-announce-bus-port 0, cluster-announce-port 0, cluster-announce-tls-port 0, \
     replica-announce-port=slave-announce-port 0, cluster-port 0 fixed
   0..I : cluster-replica-validity-factor=cluster-slave-validity-factor 10, lfu-log-factor 10, \
-    min-replicas-max-lag=min-slaves-max-lag 10, shutdown-timeout 10, auto-aof-rewrite-percentage 100, \
+    min-replicas-max-lag=min-slaves-max-lag 10, shutdown-timeout 10, \
     replica-priority=slave-priority 100, cluster-migration-barrier 1, lfu-decay-time 1, list-compress-depth 0, \
     repl-diskless-sync-max-replicas 0, repl-diskless-sync-delay 5, tcp-keepalive 300, tls-session-cache-size 20480, \
     tls-session-cache-timeout 300, watchdog-period 0 hidden
@@ -94,10 +101,7 @@ ignored
   1..L:bytes : active-defrag-ignore-bytes 100mb, repl-backlog-size 1mb
   1..L : active-defrag-max-scan-fields 1000
   0..1000 : active-defrag-threshold-lower 10, active-defrag-threshold-upper 100
-  appenddirname : appenddirname appendonlydir fixed
-  appendfilename : appendfilename appendonly.aof fixed
-  everysec|always|no : appendfsync everysec
-  0..L:bytes : auto-aof-rewrite-min-size 64mb, hll-sparse-max-bytes 3000, stream-node-max-bytes 4096
+  0..L:bytes : hll-sparse-max-bytes 3000, stream-node-max-bytes 4096
   string : cluster-config-file nodes.conf fixed, ignore-warnings "", \
     proc-title-template "{title} {listen-addr} {server-mode}", syslog-ident redis fixed, \
     unixsocketperm 0 fixed
@@ -120,7 +124,6 @@ ignored
 refused
   string : aclfile "" fixed -- kvref has no ACL files
   bool : activedefrag no -- kvref does not defragment memory
-  bool : appendonly no -- kvref has no append-only file yet
   bool : cluster-enabled no fixed -- kvref is no cluster node
   bool : daemonize no fixed -- kvref stays in the foreground
   0..U:bytes : maxmemory 0 -- kvref does not evict yet

@@ -54,6 +54,33 @@ HEADS_MAX: Final = 1024         # bulk strings shorter than this have their firs
 SIZES: Final = [b"$%d" % n for n in range(HEADS_MAX)]
 
 
+def well_formed(data: bytes) -> tuple[list[Request], int]:
+    """The requests at the head of `data`, up to the first that is not well-formed, or not whole; and their bytes."""
+    pieces = data.split(b"\r\n")
+    last = len(pieces) - 1                  # what follows the last CR LF is never complete
+    found = []
+    start = 0
+    try:
+        while start < last:
+            end = start + STRIDES[pieces[start]]
+            if end > last:
+                break
+            args = pieces[start + 2:end:2]
+            place = start + 1
+            for arg in args:
+                if SIZES[len(arg)] != pieces[place]:
+                    raise LookupError
+                place += 2
+            found.append(args)
+            start = end
+    except LookupError:
+        pass                                # an unusual line, or one that lies: for the careful way to judge
+    used = len(data)
+    if start < last or pieces[last]:        # some of it is left
+        used -= sum(map(len, pieces[start:])) + 2 * (last - start)
+    return found, used
+
+
 class RequestParser:
     """Cuts the bytes of one connection into requests, wherever the network has cut them.
 
@@ -102,7 +129,7 @@ class RequestParser:
             return []
         found: list[Request] = []
         if not (limited or self.left or self._pos) and self.size <= FAST_MAX:
-            found = self._fast()
+            found, self._pos = well_formed(self._buffer)
             if self._pos == self.size:              # the usual case: all of it
                 self._buffer, self._pos, self.size = b"", 0, 0
                 return found
@@ -120,32 +147,6 @@ class RequestParser:
         self.size = len(self._buffer) - self._pos
         if not self.size:
             self._buffer, self._pos = b"", 0        # an idle connection holds no memory
-        return found
-
-    def _fast(self) -> list[Request]:
-        """Well-formed requests from the start of the buffer, up to the first that is not, or not whole."""
-        pieces = self._buffer.split(b"\r\n")
-        last = len(pieces) - 1              # what follows the last CR LF is never complete
-        found = []
-        start = 0
-        try:
-            while start < last:
-                end = start + STRIDES[pieces[start]]
-                if end > last:
-                    break
-                args = pieces[start + 2:end:2]
-                place = start + 1
-                for arg in args:
-                    if SIZES[len(arg)] != pieces[place]:
-                        raise LookupError
-                    place += 2
-                found.append(args)
-                start = end
-        except LookupError:
-            pass                            # an unusual line, or one that lies: for the careful way to judge
-        self._pos = len(self._buffer)
-        if start < last or pieces[last]:    # some of it is left
-            self._pos -= sum(map(len, pieces[start:])) + 2 * (last - start)
         return found
 
     # The careful way, as Redis reads: a line ends at its first CR, and the byte after it is not looked at;

@@ -37,6 +37,7 @@ from kvref.eventloop import EventLoop
 from kvref.expire import ActiveExpiry
 from kvref.notify import Notifications
 from kvref.persistence import load
+from kvref.persistence.aof import AppendOnlyFile
 from kvref.persistence.snapshot import Snapshots
 from kvref.ports import Disk, Ended, Ports, Socket
 from kvref.pubsub import PubSub
@@ -80,6 +81,7 @@ class Server:
         self.databases: list[Database] = [Database(i, self.on_expired, self.on_change) for i in range(config.databases)]
         self.dirty: int = 0                                     # changes since the last save
         self.snapshots: Snapshots = Snapshots(self)
+        self.aof: AppendOnlyFile = AppendOnlyFile(self)
         self.children: dict[int, Callable[[Ended], None]] = {}  # pid -> who is told of its end; one at most
         self.loading: load.Loading | None = None
         self.last_load: load.Loading | None = None
@@ -111,7 +113,7 @@ class Server:
         self.input_rate: Rate = Rate()
         self.output_rate: Rate = Rate()
         self._sampled_us: int = self.now_us
-        self.stopped: bool = False
+        self.stopped, self.failure = False, ""                  # failure: why it had to end at once
         self.follow_config()
 
     def __repr__(self) -> str:
@@ -156,20 +158,37 @@ class Server:
         if self.snapshots.child is not None:
             self.log("#", "There is a child saving an .rdb. Killing it!")
             self.snapshots.cancel()
+        if self.aof.temporary and not force:
+            return self._stays("Writing initial AOF, can't exit.")
+        self.aof.close()
+        if self.failure:
+            return True
         if (self.config.save if save is None else save) and not self.loading:
             self.log("*", "Saving the final RDB snapshot before exiting.")
             if not self.snapshots.save() and not force:
-                self.log("#", "Error trying to save the DB, can't exit.")
-                self.log("#", "Errors trying to shut down the server. Check the logs for more information.")
-                return False
+                return self._stays("Error trying to save the DB, can't exit.")
+        self._end()
+        self.log("#", "Redis is now ready to exit, bye bye...")
+        return True
+
+    def _stays(self, reason: str) -> bool:
+        self.log("#", reason)
+        self.log("#", "Errors trying to shut down the server. Check the logs for more information.")
+        return False
+
+    def abort(self, reason: str) -> None:
+        """End at once, before anybody is told of what has not been saved."""
+        self.log("#", reason)
+        self.failure = self.failure or reason
+        self._end()
+
+    def _end(self) -> None:
         self.stopped = True
         self.doors.close()
         for client in self.clients.values():
             self.hang_up(client.sock)
         self.clients.clear()
         self.loop.stop()
-        self.log("#", "Redis is now ready to exit, bye bye...")
-        return True
 
     def obey(self, signal: str) -> None:
         """Somebody wants the process to end: `shutdown-on-sigterm`, `shutdown-on-sigint`."""
@@ -213,6 +232,7 @@ class Server:
         open_anew = self.doors.open_anew
         self.config.on_change("port", partial(open_anew, "Unable to listen on this port. Check server logs."))
         self.config.on_change("bind", partial(open_anew, "Failed to bind to specified addresses."))
+        self.config.on_change("appendonly", self.aof.follow_config)
         self.config.on_change("dir", lambda: self.disk.list(self.config.dir))
         self.config.on_change("slowlog-log-slower-than", slowlog)
         self.config.on_change("client-output-buffer-limit", limits)
@@ -302,8 +322,10 @@ class Server:
             append(data)
             size += len(data)
             run += 1
+            if self.feeds:
+                dirty = self.propagate(call, dirty)
             if alone or kind is Error:
-                self.account(call, command, run, reply, self.dirty != dirty)
+                self.account(call, command, run, reply)
                 if self.waiting.ready:
                     self.waiting.serve(client)
                 run, dirty = 0, self.dirty                      # what those who waited have taken is theirs
@@ -332,12 +354,12 @@ class Server:
         """What only a special command can change: what this client may call without a further look (everything
         plain, or nothing), and whether each of its calls is looked at singly."""
         free = client.authenticated and not (client.monitor or client.transaction or client.subscriptions
-                                             or self.loading or self.snapshots.failing)
+                                             or self.loading or self.snapshots.failing or self.aof.misconf)
         plain = self._plain if free else {}
-        watched = self.feeds or self.monitors or self.on_change or self.loop.observers or self._slow_ns < EXACT_NS
+        watched = self.monitors or self.on_change or self.loop.observers or self._slow_ns < EXACT_NS
         return plain, bool(watched or self.limits[client.kind])
 
-    def account(self, call: Call, command: Command | None, run: int, reply: Any = None, wrote: bool = False) -> None:
+    def account(self, call: Call, command: Command | None, run: int, reply: Any = None) -> None:
         """Draw the consequences of a call, or of a run of calls: time, statistics, and those who want to know.
 
         A run is timed as a whole, by one look at the clock. If it was slow, its last call enters the slow log,
@@ -362,10 +384,6 @@ class Server:
             self.feed_monitors(call, command)
         if self.loop.observers:
             self.loop.emit("command", started_ns // 1000, call.client.id, command.name)
-        if wrote or call.effects is not None:
-            self.propagate(call)
-        if self.unit and not self.in_transaction:
-            self.close_unit()
         if self._started_ns >= self._refresh_at_ns and not self.in_transaction:
             self.update_time()
             call.now_ms = self.now_ms
@@ -380,16 +398,30 @@ class Server:
             reply = handler(call)
         except Error as error:
             reply = error
-        self.account(call, command, 0 if again else 1, reply, self.dirty != dirty)
+        if self.feeds:
+            self.propagate(call, dirty)
+        self.account(call, command, 0 if again else 1, reply)
         return reply
 
     # ---- what follows from a call
 
-    def propagate(self, call: Call) -> None:
-        """Hand the effects of a call to those who keep a log; without any, the command as it was sent."""
+    def propagate(self, call: Call, dirty: int) -> int:
+        """Hand the effects of a call to those who keep a log: those that it has named, else the command as it was sent.
+
+        `dirty`: the count of changes before it; returns that of now.
+        """
+        if self.dirty == dirty and call.effects is None and not self.unit:
+            return dirty
         effects, call.effects = call.effects, None
-        for effect in ((call.args,) if effects is None else effects):
-            self.feed(call.db, effect)
+        if effects is None and not self.unit and not self.in_transaction:
+            for feed in self.feeds:                             # the usual case
+                feed(call.db.index, call.args)
+            return self.dirty
+        for effect in effects if effects is not None else [call.args] * (self.dirty != dirty):
+            self.unit.append((call.db.index, effect))
+        if not self.in_transaction:
+            self.close_unit()
+        return self.dirty
 
     def feed(self, database: Database, effect: Sequence[bytes]) -> None:
         """One effect, for the log: it belongs to the unit at hand."""
@@ -456,7 +488,9 @@ class Server:
         self.waiting.time_out(self.now_ms)
         self.expiry.fast_cycle()
         self.waiting.go_on()
-        self.send_replies()
+        self.aof.flush()
+        if not self.failure:
+            self.send_replies()
         self.free_closed()
 
     def blocked_until_ms(self) -> int | None:
@@ -490,6 +524,7 @@ class Server:
             if child.pid in self.children:
                 self.children.pop(child.pid)(child)
         self.snapshots.cron()
+        self.aof.cron()
         self.expiry.slow_cycle()
         self.clients_cron()
         if self.now_us - self._sampled_us >= SAMPLE_US:

@@ -18,7 +18,7 @@ from tests import golden, grammar, record
 from tests.differences import Kvref, Redis
 
 LIST = Path(__file__).parent / "commands.txt"
-NEWER = {"client|setinfo"}      # of Redis 7.2
+NEWER = {"client|setinfo", "waitaof"}      # of Redis 7.2
 NAMES = [row.name for row in command_table.commands() if row.name not in NEWER]
 GETKEYS = 3_000                 # random commands whose keys are looked for
 

@@ -189,7 +189,6 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     (["--frob"], "command line: frob: no such directive in Redis 7.0, or the wrong number of arguments; "),
     (["-p", "7"], "command line: -p: no such directive"),
     (["--daemonize", "yes"], "daemonize: kvref stays in the foreground; take it out or write: daemonize no."),
-    (["--appendonly", "yes"], "kvref has no append-only file yet; take it out or write: appendonly no."),
     (["--port", "0"], "port 0: there is nothing to listen on; choose a port."),
     (["--dir", "none/such"], "none/such: No such file or directory; make this directory or choose another."),
     (["--logfile", "none/such"], "logfile none/such: No such file or directory; choose a file that can be written."),

@@ -27,9 +27,10 @@ COMPUTER = {"time", "random", "socket", "os", "threading", "selectors", "signal"
             "tempfile", "shutil", "pathlib", "multiprocessing", "secrets", "uuid", "datetime"}
 LAB_ONLY = {"IPython", "cycler", "matplotlib", "nbformat", "nbconvert", "nbclient", "jupyterlab", "ipykernel", "traitlets"}
 
-BUDGETS = {"mechanisms": 4000, "persistence": 2000, "legacy": 250, "commands": 2700, "sim": 1800, "lab": 2000}     # lines
+BUDGETS = {"mechanisms": 4000, "persistence": 2200, "legacy": 250, "files": 450, "commands": 2700, "sim": 1800,
+           "lab": 2000}             # lines of code
 MODULE_MAX = 420
-FUNCTION_MAX = 60
+FUNCTION_MAX = 62
 LINE_MAX = 120
 
 

@@ -95,13 +95,33 @@ PERSISTENCE: Fields = {
     "rdb_last_cow_size": lambda s: s.snapshots.last_copied,
     "rdb_last_load_keys_expired": lambda s: s.last_load.expired if s.last_load else 0,
     "rdb_last_load_keys_loaded": lambda s: s.last_load.keys if s.last_load else 0,
-    "aof_enabled": lambda s: 0,
-    "aof_rewrite_in_progress": lambda s: 0,
+    "aof_enabled": lambda s: int(s.config.appendonly),
+    "aof_rewrite_in_progress": lambda s: int(s.aof.child is not None),
+    "aof_rewrite_scheduled": lambda s: int(s.aof.scheduled),
+    "aof_last_rewrite_time_sec": lambda s: s.aof.last_duration_s,
+    "aof_current_rewrite_time_sec": lambda s: (
+        s.now_ms // 1000 - s.aof.started_s if s.aof.child is not None else -1),
+    "aof_last_bgrewrite_status": lambda s: "ok" if s.aof.last_ok else "err",
+    "aof_rewrites": lambda s: s.aof.rewrites,
+    "aof_rewrites_consecutive_failures": lambda s: s.aof.failures,
+    "aof_last_write_status": lambda s: "err" if s.aof.misconf else "ok",
+    "aof_last_cow_size": lambda s: s.aof.last_copied,
+}
+
+AOF: Fields = {
+    "aof_current_size": lambda s: s.aof.current_size,
+    "aof_base_size": lambda s: s.aof.base_size,
+    "aof_pending_rewrite": lambda s: int(s.aof.scheduled),
+    "aof_buffer_length": lambda s: len(s.aof.unwritten),
+    "aof_pending_bio_fsync": lambda s: int(s.aof.job is not None),
+    "aof_delayed_fsync": lambda s: s.aof.delayed_fsync,
 }
 
 
 def _persistence(server: Server) -> Lines:
     yield from _fixed(PERSISTENCE)(server)
+    if server.config.appendonly:
+        yield from ((name, value(server)) for name, value in AOF.items())
     if server.loading:
         yield from ((name, value(server)) for name, value in LOADING.items())
 

@@ -124,7 +124,7 @@ def _expire(call: Call, unit_ms: int, base_ms: int) -> int:
     deadline = _deadline(call, integer(amount) * unit_ms, base_ms)
     if call.lookup(key) is None or not all(RULES[rule](deadline, call.db.deadlines.get(key)) for rule in rules):
         return 0
-    if deadline <= call.now_ms:
+    if deadline <= call.now_ms and not call.db.frozen:
         _delete(call, key)
         call.log_as((b"DEL", key))
         return 1

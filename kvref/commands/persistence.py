@@ -1,9 +1,10 @@
-"""Commands about snapshots, and about values as they stand in one.
+"""Commands about snapshots and the log, and about values as they stand in one.
 
 Interface:
   - SAVE, BGSAVE, LASTSAVE          `persistence.snapshot`
   - DUMP, RESTORE                   one value: type byte, value, 2 bytes of version, CRC-64 of all that
-  - DEBUG RELOAD, DIGEST, DIGEST-VALUE
+  - BGREWRITEAOF, WAITAOF           `persistence.aof`; the latter is of Redis 7.2
+  - DEBUG RELOAD, LOADAOF, DIGEST, DIGEST-VALUE
 
 A RESTORE goes to the log with an absolute deadline.
 
@@ -16,9 +17,9 @@ from functools import partial
 from typing import Any, Final
 
 from kvref.command_table import SYNTAX, Call, command
-from kvref.commands.arguments import Option, bounded, integer, parse_options
+from kvref.commands.arguments import Option, bounded, integer, parse_options, positive
 from kvref.commands.server import DEBUG
-from kvref.numbers import INT64_MAX
+from kvref.numbers import INT64_MAX, parse_int
 from kvref.persistence import digest, load, rdb
 from kvref.persistence.crc64 import crc64
 from kvref.persistence.cursor import Cursor, Unreadable
@@ -65,6 +66,47 @@ def lastsave(call: Call) -> int:
     return call.server.snapshots.last_save_s
 
 
+@command("bgrewriteaof", arity=1, flags="admin noscript no_async_loading", group="server", since="1.0.0")
+def bgrewriteaof(call: Call) -> str:
+    "Have a child write the log anew, as short as it can be."
+    server = call.server
+    if server.aof.child is not None:
+        raise Error("ERR Background append only file rewriting already in progress")
+    if server.children or server.in_transaction:
+        server.aof.scheduled = True
+        return "Background append only file rewriting scheduled"
+    if not server.aof.rewrite():
+        raise Error("ERR Can't execute an AOF background rewriting. Please check the server logs for more information.")
+    return "Background append only file rewriting started"
+
+
+@command("waitaof", arity=4, flags="noscript blocking", group="generic", since="7.2.0")
+def waitaof(call: Call) -> Any:
+    "Wait until all effects so far are durable; return whether they are, and the number of replicas: none."
+    server, aof, client = call.server, call.server.aof, call.client
+    local, replicas = bounded(call.args[1], 0, 1), positive(call.args[2])
+    timeout_ms = parse_int(call.args[3])
+    if timeout_ms is None or timeout_ms < 0:
+        raise Error("ERR timeout is " + ("not an integer or out of range" if timeout_ms is None else "negative"))
+    if local and not server.config.appendonly:
+        raise Error("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.")
+    wanted, reply = aof.position, [0, 0]
+
+    def is_over() -> bool:
+        """Asked whenever more has become durable."""
+        if client.blocked and client.blocked.nothing is reply and not client.blocked.over:
+            reply[0] = int(aof.file is not None and aof.durable >= wanted)
+            if reply[0] and not replicas:
+                server.waiting.unblock(client, reply)
+        return client.blocked is None or client.blocked.over
+    reply[0] = int(aof.file is not None and aof.durable >= wanted and not server.unit)
+    if reply[0] >= local and not replicas:
+        return reply
+    aof.waiters.append(is_over)
+    deadline_ms = call.now_ms + timeout_ms if timeout_ms else None
+    return server.waiting.block(call, [], deadline_ms, lambda call, key: None, reply)
+
+
 # ---- one value -----------------------------------------------------------------------------------
 
 @command("dump", arity=2, flags="readonly", keys=(1, 1, 1), group="generic", since="2.6.0")
@@ -106,7 +148,8 @@ def restore(call: Call) -> str:
     replaced = call.db.delete(key)          # without REPLACE there is nothing
     if deadline_ms and "absolute" not in found:
         deadline_ms += call.now_ms
-    if deadline_ms and not call.now_ms < deadline_ms <= INT64_MAX:      # a sum that overflows lies in the past in C
+    in_time = call.now_ms < deadline_ms <= INT64_MAX or call.db.frozen      # a sum that overflows lies in the past in C
+    if deadline_ms and not in_time:
         call.log_as(*[(b"DEL", key)] * replaced)
         if replaced:
             call.changed(key, "del")
@@ -158,6 +201,26 @@ def _debug_reload(call: Call) -> str:
     return OK
 
 
+def _debug_loadaof(call: Call) -> str:
+    """Forget everything, and execute the log again."""
+    server, aof, before = call.server, call.server.aof, (call.client, call.db, call.args)
+    aof.flush(force=True)
+    for database in server.databases:
+        server.watches.touch_all(database, None, call.now_ms)
+        database.clear()
+    try:
+        manifest = aof.manifest if aof.file is not None else aof.read_manifest()
+        load.log(server, [aof.path(part.name) for part in manifest.parts], serving=False)
+    except (Unreadable, OSError) as error:
+        server.log("#", str(error))
+        raise Error("ERR Error trying to load the AOF files, check server logs.") from None
+    finally:
+        call.client, call.db, call.args = before
+        call.log_as()
+    server.log("#", "Append Only File loaded by DEBUG LOADAOF")
+    return OK
+
+
 def _debug_digest(call: Call) -> str:
     return digest.of_databases(call.server.databases).hex()
 
@@ -173,6 +236,7 @@ ANY_NUMBER: Final = range(2, 1 << 20)       # of words
 
 DEBUG |= {
     b"reload": (_debug_reload, ANY_NUMBER, "RELOAD [NOSAVE] [NOFLUSH]", "Save, forget everything, and load it again."),
+    b"loadaof": (_debug_loadaof, range(2, 3), "LOADAOF", "Flush the log, forget everything, and load the log."),
     b"digest": (_debug_digest, range(2, 3), "DIGEST", "Show a fingerprint of all databases."),
     b"digest-value": (_debug_digest_value, ANY_NUMBER, "DIGEST-VALUE <key> [<key> ...]",
                       "Show fingerprints of values."),

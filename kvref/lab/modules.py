@@ -17,8 +17,8 @@ from kvref.lab.table import Link, Table
 
 TOUR = ("resp.py", "ports.py", "eventloop.py", "database.py", "sampling.py", "command_table.py",
         "commands/strings.py", "commands/keys.py", "client.py", "expire.py", "server.py", "admission.py",
-        "persistence/snapshot.py", "persistence/cursor.py", "persistence/rdb.py", "persistence/load.py", "machine.py",
-        "sim/world.py", "config.py", "directives.py", "commands/info.py")
+        "persistence/snapshot.py", "persistence/cursor.py", "persistence/rdb.py", "persistence/load.py",
+        "persistence/aof.py", "machine.py", "sim/world.py", "config.py", "directives.py", "commands/info.py")
 ROOMS = ("", "commands", "persistence", "sim", "lab")       # the others, in this order
 
 

@@ -3,6 +3,7 @@
 Interface:
   - at_start(server)            load, make durable what was loaded, and clean up, before the first client is served
   - snapshot(server, path)      load a dump into the databases
+  - log(server, manifest)       execute an append-only file
   - Loading                     how far it is: INFO's loading fields, and a progress bar's
 
 While a server loads, its loop turns now and then: whoever connects is told -LOADING. Nothing expires meanwhile. A key
@@ -19,15 +20,20 @@ import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kvref.persistence import rdb
 from kvref.persistence.cursor import Cursor, Unreadable
+from kvref.persistence.manifest import Manifest, Part
+from kvref.persistence.replay import Replay
+from kvref.resp import NO_ARGS
 
 if TYPE_CHECKING:
     from kvref.server import Server
 
-TEMPORARY = re.compile(r"temp-(\d+)\.rdb")          # names that only a saving process gives
+TEMPORARY = re.compile(r"temp-(?:rewriteaof-|rewriteaof-bg-)?(\d+)\.(?:rdb|aof)")     # made by saving processes
+LOOK_AROUND = 1 << 20                               # bytes of a log between two turns of the loop
+Read = TypeVar("Read")
 
 
 class Interrupted(Exception):
@@ -59,9 +65,13 @@ class Loading:
 def at_start(server: Server) -> None:
     """Have in memory what the disk holds. Unreadable: the server is not to start."""
     path = server.snapshots.path
+    names = server.disk.list(server.config.dir)
+    start_us = server.clock.monotonic_us()
     try:
-        if posixpath.basename(path) in server.disk.list(server.config.dir):
-            start_us = server.clock.monotonic_us()
+        if server.config.appendonly:
+            path = server.aof.directory
+            _log(server, names)
+        elif posixpath.basename(path) in names:
             snapshot(server, path)
             _make_durable(server, path)
             server.log("*", f"DB loaded from disk: {(server.clock.monotonic_us() - start_us) / 1e6:.3f} seconds")
@@ -72,16 +82,148 @@ def at_start(server: Server) -> None:
         raise refusal from None
 
 
+# ---- the log -------------------------------------------------------------------------------------
+
+def _log(server: Server, names: list[str]) -> None:
+    """Load the log, if there is one, and go on with it."""
+    aof, start_us = server.aof, server.clock.monotonic_us()
+    manifest, old = _manifest(server, names), server.path(server.config.appendfilename)
+    if manifest.parts:
+        upgrade = manifest == _upgrade(server) and not (
+            server.config.appenddirname in names and posixpath.basename(old) in server.disk.list(aof.directory))
+        paths = [old] if upgrade else [aof.path(part.name) for part in manifest.parts]
+        log(server, paths)
+        for path in paths:
+            _make_durable(server, path)
+        if upgrade:
+            aof.adopt(manifest)
+        _make_durable(server, aof.path(aof.manifest_name))
+        server.disk.fsync_dir(server.config.dir)
+        took_us = server.clock.monotonic_us() - start_us
+        server.log("*", f"DB loaded from append only file: {took_us / 1e6:.3f} seconds")
+    elif server.config.dbfilename in names:
+        server.log("#", f"There is a {server.config.dbfilename}, and it is NOT loaded: with 'appendonly yes' only the "
+                        "append-only file counts, and there is none yet. To keep the data of the snapshot, end this "
+                        "server now, start it with 'appendonly no', and then say CONFIG SET appendonly yes.")
+    aof.open(manifest)
+
+
+def _manifest(server: Server, names: list[str]) -> Manifest:
+    """What the manifest says; of an `appendonly.aof` from before Redis 7, one is made. Unreadable, OSError."""
+    aof, disk, old = server.aof, server.disk, server.config.appendfilename
+    there = disk.list(aof.directory) if server.config.appenddirname in names else []
+    manifest = aof.read_manifest() if there else Manifest()
+    if old in names and (not manifest.parts or manifest == _upgrade(server) and old not in there):
+        return _upgrade(server)
+    for part in manifest.parts:
+        if part.name not in there:
+            missing = Unreadable(f"the file {part.name} of the manifest is missing", 0)
+            missing.where = aof.path(aof.manifest_name)
+            raise missing
+    return manifest
+
+
+def _upgrade(server: Server) -> Manifest:
+    """Of a log from before Redis 7."""
+    return Manifest(Part(server.config.appendfilename, 1, "b"), base_seq=1)
+
+
+def log(server: Server, paths: list[str], serving: bool = True) -> None:
+    """Execute the files of a log. Unreadable; a torn end of the last is cut off, if `aof-load-truncated` says so."""
+    call = server.call
+    replay = Replay(server)
+    total = sum(server.aof.size_of(path) for path in paths)
+    loading = server.loading = Loading(server.aof.directory, total, server.clock.monotonic_us(),
+                                       server.clock.time_us() // 1_000_000, observers=server.on_loading)
+    for database in server.databases:
+        database.frozen = True
+    done = 0
+    try:
+        for path in paths:
+            def turn(offset: int, done: int = done) -> None:
+                if serving and done + offset - loading.loaded > LOOK_AROUND:
+                    loading.loaded = done + offset
+                    _look_around(server, loading)
+            try:
+                size, good = _part(server, replay, path, turn)
+            except Unreadable as error:
+                error.where = path
+                raise
+            if good < size:
+                _cut(server, path, good, size, last=path is paths[-1])
+            done += good
+            server.log("*", f"DB loaded from {path}: {good} bytes")
+    finally:
+        server.loading = None
+        for database in server.databases:
+            database.frozen = False
+        call.args, call.effects = NO_ARGS, None
+        server.dirty = call.hits = call.misses = 0
+    loading.loaded, loading.keys = total, sum(map(len, server.databases))
+    for told in loading.observers:
+        told(loading)
+    server.last_load = loading
+    if replay.failed:
+        server.log("#", f"{replay.failed} commands of the append-only file had an error for a reply")
+
+
+def _part(server: Server, replay: Replay, path: str, turn: Callable[[int], None]) -> tuple[int, int]:
+    """Execute one file, which may begin as a dump: its size, and the offset behind its last whole unit."""
+    disk = server.disk
+    cursor, checksum, file = rdb.open_file(disk, path)
+    size = cursor.left
+    try:
+        cursor.fill(min(5, size))
+        if cursor.data[:5] == b"REDIS":
+            more = cursor.more
+
+            def turned(count: int) -> bytes:
+                turn(cursor.offset)
+                return more(count) if more else b""
+            cursor.more = turned
+            loading = Loading(path, size, 0, 0)
+            reader = rdb.Reader(cursor, checksum if server.config.rdbchecksum else None, alone=False)
+            _take(server, reader, cursor, loading, expired_before_ms=None)
+        return size, replay.file(file, cursor.data[cursor.at:], cursor.offset, size, turn)
+    finally:
+        disk.close(file)
+
+
+def _cut(server: Server, path: str, good: int, size: int, last: bool) -> None:
+    """A file that ends in the midst of a unit. Unreadable, unless it is the last, and cutting it is allowed."""
+    if not last or not server.config.aof_load_truncated:
+        error = Unreadable("the file ends in the midst of a " + (
+            "unit; 'aof-load-truncated yes' would cut it off, and so does `python -m kvref.files repair`" if last else
+            "unit, and it is not the last"), good)
+        error.where = path
+        raise error
+    server.log("#", f"!!! Warning: {path} ends in the midst of a unit: its last {size - good} bytes are cut off !!!")
+    file = server.disk.open(path, "a")
+    try:
+        server.disk.truncate(file, good)
+        server.disk.fsync(file)
+    finally:
+        server.disk.close(file)
+    server.log("#", f"AOF {path} loaded anyway because aof-load-truncated is enabled")
+
+
+# ---- files that nobody needs, and such that must not vanish --------------------------------------
+
 def _clean(server: Server) -> None:
     """Remove what saving processes have left that are no more. Another server's child may still be writing here."""
-    processes = server.processes
-    for name in server.disk.list(server.config.dir):
-        found = TEMPORARY.fullmatch(name)
-        if not found or int(found[1]) != processes.pid and processes.is_alive(int(found[1])):
+    disk, processes, folder = server.disk, server.processes, server.config.appenddirname
+    names = disk.list(server.config.dir)
+    if folder in names:
+        names += [f"{folder}/{name}" for name in disk.list(server.aof.directory)]
+    prefix = f"{folder}/temp-{server.config.appendfilename}"
+    for name in names:
+        found = TEMPORARY.fullmatch(posixpath.basename(name))
+        if name not in (f"{prefix}.incr", f"{prefix}.manifest") and (not found or (
+                int(found[1]) != processes.pid and processes.is_alive(int(found[1])))):
             continue                        # our own number was somebody else's: we have written nothing yet
-        server.log("*", f"Removing {name}, the unfinished snapshot of a process that is no more")
+        server.log("*", f"Removing {name}, the unfinished work of a process that is no more")
         try:
-            server.disk.unlink(server.path(name))
+            disk.unlink(server.path(name))
         except OSError as error:
             server.log("#", f"Can't remove {name}: {error.strerror}")
 
@@ -114,7 +256,7 @@ def snapshot(server: Server, path: str, serving: bool = True) -> None:
     cursor.more = turn
     try:
         reader = rdb.Reader(cursor, checksum if server.config.rdbchecksum else None)
-        _take(server, reader, cursor, loading)
+        _take(server, reader, cursor, loading, expired_before_ms=server.clock.time_us() // 1000)
     except Unreadable as error:
         error.where = path
         raise
@@ -132,9 +274,9 @@ def snapshot(server: Server, path: str, serving: bool = True) -> None:
     server.log("*", f"Done loading RDB, keys loaded: {loading.keys}, keys expired: {loading.expired}.")
 
 
-def _take(server: Server, reader: rdb.Reader, cursor: Cursor, loading: Loading) -> None:
-    """Put the entries where they belong."""
-    now_ms = server.clock.time_us() // 1000
+def _take(server: Server, reader: rdb.Reader, cursor: Cursor, loading: Loading, expired_before_ms: int | None) -> None:
+    """Put the entries where they belong. The base of a log keeps its expired keys (None): the log may rescue them."""
+    now_ms = expired_before_ms or 0
     databases, index = server.databases, -1
     keys = 0
     for number, key, value, deadline in reader:

@@ -129,7 +129,7 @@ class Snapshots:
                                                      server.processes.memory()),
                    SYNC_EVERY if config.rdb_save_incremental_fsync else 0)
         except OSError:
-            _remove(disk, temp)
+            remove(disk, temp)
             raise
 
     def _temp(self, pid: int) -> str:
@@ -153,7 +153,7 @@ class Snapshots:
             else:
                 self._complain(child.error)
         if child.status:
-            _remove(server.disk, self._childs_file)
+            remove(server.disk, self._childs_file)
 
     def _done(self) -> None:
         self.last_save_s, self.failing = self.server.clock.time_us() // 1_000_000, False
@@ -167,7 +167,7 @@ class Snapshots:
         if self.child is not None and not self._cancelled:
             self._cancelled = True
             self.server.processes.kill(self.child)
-            _remove(self.server.disk, self._childs_file)
+            remove(self.server.disk, self._childs_file)
 
     # ---- when
 
@@ -193,7 +193,7 @@ class Snapshots:
         In a transaction it is done behind EXEC, so that no half of one is ever saved. (Redis does it inside.)
         """
         self.cancel()
-        self._owed = bool(self.server.config.save)
+        self._owed = bool(self.server.config.save) and not self.server.loading      # what a log says was long ago
         if not self.server.in_transaction:
             self.settle()
 
@@ -204,7 +204,7 @@ class Snapshots:
             self.save()
 
 
-def _remove(disk: Disk, path: str) -> None:
+def remove(disk: Disk, path: str) -> None:
     """If it is there."""
     try:
         disk.unlink(path)

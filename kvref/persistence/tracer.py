@@ -259,12 +259,12 @@ def opened(disk: Disk, path: str, kind: Callable[..., Any]) -> Iterator[tuple[An
         disk.close(file)
 
 
-def _trace(tracer: Tracer, reader: Reader) -> Iterator[None]:
-    """Read all, with a pause after each entry; the last one comes before Unreadable."""
+def entries(tracer: Tracer, reader: Reader) -> Iterator[None]:
+    """Read all, with a pause after each entry; the last one comes before Unreadable. What follows a base is left."""
     try:
         for _ in reader:
             yield
-        while tracer.left:
+        while reader.alone and tracer.left:
             tracer.take(min(tracer.left, CHUNK), "behind the end, not looked at")
             yield
     except Unreadable:
@@ -277,7 +277,7 @@ def _trace(tracer: Tracer, reader: Reader) -> Iterator[None]:
 def dissect(disk: Disk, path: str) -> Iterator[Part]:
     """The parts of a dump. They cover it without a gap, up to where it ends or is damaged. Unreadable, OSError."""
     with opened(disk, path, Tracer) as (tracer, reader):
-        for _ in _trace(tracer, reader):
+        for _ in entries(tracer, reader):
             yield from tracer.drain()
 
 
@@ -286,7 +286,7 @@ def dissection(disk: Disk, path: str, most: int = DETAIL) -> Part:
     try:
         with opened(disk, path, Tracer) as (tracer, reader):
             tracer.room[0] = most
-            for _ in _trace(tracer, reader):
+            for _ in entries(tracer, reader):
                 pass
     except Unreadable as error:
         tracer.parts.append(Part(error.offset, 0, str(error)))

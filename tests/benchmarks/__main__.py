@@ -9,12 +9,13 @@ import sys
 import tempfile
 
 from . import __doc__ as about
-from . import commands, idle, memory, publish, snapshots, sorted_sets, types
+from . import commands, idle, log, memory, publish, snapshots, sorted_sets, types
 from .report import progress
 from .servers import CannotRun, Kind, kvref, redis_version, running
 
 PARTS = {"commands": commands.measure, "types": types.measure, "sorted_sets": sorted_sets.measure, "idle": idle.measure,
-         "memory": memory.measure, "publish": publish.measure, "snapshots": snapshots.measure}
+         "memory": memory.measure, "publish": publish.measure, "snapshots": snapshots.measure,
+         "log": log.measure}
 
 
 def main() -> int:

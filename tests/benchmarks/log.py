@@ -1,0 +1,89 @@
+"""The append-only file: what each policy costs, and how fast a log is executed again.
+
+SET of redis-benchmark with 50 clients, each server with and without its log, all in turns. The files are in one folder for
+both servers, on whatever disk the temporary directory has: `always` measures that disk first of all.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from argparse import Namespace
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+
+from kvref.persistence.replay import record
+
+from .commands import drive
+from .report import Rounds, Target, progress, table
+from .servers import Kind, kvref, redis, running
+
+COMMANDS = 500_000
+ALWAYS, EVERYSEC, REPLAY = Target("≥", 0.9, reach=1.0), Target("≥", 0.9, reach=1.0), Target("≥", 0.85, reach=1.0)
+POLICIES = ("off", "everysec", "always")
+LOADED = re.compile(r"DB loaded from append only file: ([\d.]+) seconds")
+
+
+def measure(options: Namespace) -> str:
+    kinds = (redis(), kvref(options.server))
+    rates: dict[tuple[str, int], Rounds] = defaultdict(Rounds)
+    own: dict[tuple[str, int], Rounds] = defaultdict(Rounds)
+    replay = Rounds()
+    for number in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            servers = {}
+            for kind in kinds:
+                for policy in POLICIES:
+                    place = Path(folder) / f"{kind.name}-{policy}"
+                    place.mkdir()
+                    log = ["--dir", str(place), "--appendonly", "no" if policy == "off" else "yes",
+                           "--appendfsync", "everysec" if policy == "off" else policy]
+                    servers[kind.name, policy] = stack.enter_context(running(Kind(kind.name, [*kind.command, *log])))
+            for depth in options.pipeline:
+                found = {}
+                for (name, policy), server in servers.items():
+                    progress(f"log: round {number + 1} of {options.rounds}, P{depth}, {name} {policy}")
+                    total = options.requests // (4 if policy == "always" else 1) * (1 if depth == 1 else 4)
+                    found[name, policy] = drive(server, "SET", depth, total, options.keys)
+                    rates[policy, depth].add(name, found[name, policy])
+                for name, policy in found:
+                    own[policy, depth].add(name, found[name, policy] / found[name, "off"])
+            for kind in kinds:
+                progress(f"log: round {number + 1} of {options.rounds}, {kind.name} executes a log")
+                replay.add(kind.name, COMMANDS / executed(kind, Path(folder) / f"{kind.name}-replay"))
+    rows = [[policy, str(depth), kind.name, f"{rates[policy, depth].median(kind.name):,.0f}",
+             rates[policy, depth].spread(kind.name), f"{own[policy, depth].median(kind.name):.2f}",
+             verdict(policy, depth, kind.name, rates[policy, depth], own[policy, depth])]
+            for depth in options.pipeline for policy in POLICIES for kind in kinds]
+    again = [[kind.name, f"{replay.median(kind.name):,.0f}", replay.spread(kind.name),
+              REPLAY.verdict(kind.name, replay.ratio(kind.name))] for kind in kinds]
+    return (f"The log: SET, 50 clients; medians of {options.rounds} rounds.\n\n"
+            + table(("log", "pipeline", "server", "requests/s", "× Redis", "× its own without", "target"), rows)
+            + f"\n\nExecuting a log of {COMMANDS:,} SETs of 100,000 keys.\n\n"
+            + table(("server", "commands/s", "× Redis", "target"), again))
+
+
+def verdict(policy: str, depth: int, name: str, rate: Rounds, own: Rounds) -> str:
+    if policy == "always":
+        return ALWAYS.verdict(name, rate.ratio(name))
+    return EVERYSEC.verdict(name, own.median(name)) if (policy, depth) == ("everysec", 1) else ""
+
+
+def executed(kind: Kind, place: Path) -> float:
+    """Seconds that a server says it took for its log."""
+    folder = place / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.manifest").write_bytes(b"file appendonly.aof.1.incr.aof seq 1 type i\n")
+    with (folder / "appendonly.aof.1.incr.aof").open("wb") as file:
+        file.write(record((b"SELECT", b"0")))
+        for start in range(0, COMMANDS, 10_000):
+            file.write(b"".join(record((b"SET", b"key:%012d" % (n * 7919 % 100_000), b"value:%06d" % n))
+                                for n in range(start, start + 10_000)))
+    said = place / "log"
+    command = [*kind.command, "--dir", str(place), "--appendonly", "yes", "--logfile", str(said)]
+    with running(Kind(kind.name, command)):
+        while not (found := LOADED.search(said.read_text())):
+            time.sleep(0.05)
+    return float(found[1])
