@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from kvref.persistence.crc64 import crc64
 from kvref.persistence.cursor import Cursor, Unreadable
-from kvref.persistence.encodings import back_length, entry, intset, listpack, read_intset, read_listpack
+from kvref.persistence import encodings
+from kvref.persistence.encodings import back_length, entry, intset, listpack, read_intset
 from kvref.persistence.lzf import LZF_GAIN, compress, decompress
 from tests import record
 
@@ -72,6 +73,11 @@ def restored(real: redis.Redis, *payloads: bytes) -> list[Any]:
     for data in payloads:
         pipeline.execute_command("RESTORE", "k", 0, data, "REPLACE")
     return pipeline.execute(raise_on_error=False)
+
+
+def read_listpack(cursor: Cursor) -> list[bytes]:
+    """All of it."""
+    return list(encodings.read_listpack(cursor))
 
 
 # --- LZF: equal to Redis ---------------------------------------------------------------------------------------------

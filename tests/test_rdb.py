@@ -374,7 +374,18 @@ def test_debug_reload_of_a_damaged_file_is_an_error_and_the_server_goes_on() -> 
     with pytest.raises(ReplyError, match="^ERR Error trying to load the RDB dump$"):
         ours.ask("DEBUG", "RELOAD", "NOSAVE")
     assert f"# {HOME}: at offset {len(data) - 9}: type or opcode of 1 bytes should follow" in ours.world.log[-1]
+    assert ours.ask("GET", "k") == b"v"     # or the next snapshot would be of what could be read
     ours.put(data)
+    assert ours.ask("DEBUG", "RELOAD", "NOSAVE") == "OK" and ours.ask("GET", "k") == b"v"
+
+
+def test_debug_reload_looks_at_the_checksum_if_it_is_wanted() -> None:
+    ours = Ours()
+    ours.ask("SET", "k", "v")
+    ours.put(ours.save()[:-8] + b"12345678")
+    with pytest.raises(ReplyError, match="^ERR Error trying to load the RDB dump$"):
+        ours.ask("DEBUG", "RELOAD", "NOSAVE")
+    ours.world.server.config.rdbchecksum = False        # which is read at the start alone
     assert ours.ask("DEBUG", "RELOAD", "NOSAVE") == "OK" and ours.ask("GET", "k") == b"v"
 
 

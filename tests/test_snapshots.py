@@ -171,6 +171,22 @@ def test_while_a_child_saves_there_is_no_other(machine: Machine) -> None:
     child_ends(machine)
 
 
+def test_while_the_log_is_rewritten_a_snapshot_has_to_be_scheduled_and_comes_next(machine: Machine) -> None:
+    machine.start(save="", appendonly="yes")
+    alice = machine.connect()
+    alice.send_bytes(b"BGREWRITEAOF\r\nBGSAVE\r\nBGSAVE SCHEDULE\r\n")        # in one turn: nobody has been waited for
+    machine.settle()
+    started, refused, scheduled = map(str, alice.replies())
+    assert (started, scheduled) == ("Background append only file rewriting started", "Background saving scheduled")
+    assert refused == ("ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order "
+                       "to schedule a BGSAVE whenever possible.")
+    assert machine.server.snapshots.saves == 0
+    child_ends(machine)
+    machine.advance(200)
+    child_ends(machine)
+    assert machine.server.snapshots.saves == 1 and saved(machine) == {}
+
+
 # ---- the same steps as in a real redis-server -----------------------------------------------------
 
 STEPS = {

@@ -13,6 +13,7 @@ Redis: saveCommand and bgsaveCommand in rdb.c, dumpCommand and restoreCommand in
 
 from __future__ import annotations
 
+import posixpath
 from functools import partial
 from typing import Any, Final
 
@@ -177,28 +178,44 @@ def _value(payload: bytes) -> Any:
 # ---- DEBUG ---------------------------------------------------------------------------------------
 
 def _debug_reload(call: Call) -> str:
-    """Save, forget everything, load: what is there has been through the file. NOSAVE and NOFLUSH leave a step out."""
-    server = call.server
+    """Save, forget everything, load: what is there has been through the file. NOSAVE and NOFLUSH leave a step out;
+    with MERGE a key of the file takes the place of one that was not forgotten.
+
+    A file that is not ours is read once before anything is forgotten: else the next snapshot would be of a half.
+    """
+    server, path = call.server, call.server.snapshots.path
     words = {word.lower() for word in call.args[2:]}
     if server.loading:
         raise Error("LOADING Redis is loading the dataset in memory")       # what is half loaded is not to be saved
-    if words - {b"nosave", b"noflush"}:
+    if words - {b"nosave", b"noflush", b"merge"}:
         raise Error("ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.")
     call.log_as()
     if b"nosave" not in words and not server.snapshots.save():
         raise Error("ERR")
-    for database in server.databases:
-        if b"noflush" in words:
-            database.keys.clear()           # loading goes past it: whoever asks next gets a new list of the keys
-        else:
-            server.watches.touch_all(database, None, call.now_ms)
-            database.clear()
     try:
-        load.snapshot(server, server.snapshots.path, serving=False)
+        twice = _keys(call, path) if words & {b"nosave", b"merge"} else []
+        for database in server.databases:
+            if b"noflush" in words:
+                database.keys.clear()       # loading goes past it: whoever asks next gets a new list of the keys
+            else:
+                server.watches.touch_all(database, None, call.now_ms)
+                database.clear()
+        for index, key in twice if b"merge" in words else ():
+            server.databases[index].delete(key)
+        load.snapshot(server, path, serving=False)
     except (Unreadable, OSError) as error:
         server.log("#", str(error))
         raise Error("ERR Error trying to load the RDB dump") from None
     return OK
+
+
+def _keys(call: Call, path: str) -> list[tuple[int, bytes]]:
+    """Where the living keys of a dump are to be; without a file there are none. Unreadable, OSError."""
+    disk, databases = call.server.disk, call.server.databases
+    if posixpath.basename(path) not in disk.list(posixpath.dirname(path)):
+        return []
+    return [(index, key) for index, key, _, deadline_ms in rdb.load(path, disk, call.server.config.rdbchecksum)
+            if index < len(databases) and (deadline_ms is None or deadline_ms >= call.now_ms)]
 
 
 def _debug_loadaof(call: Call) -> str:
@@ -235,7 +252,8 @@ def _debug_digest_value(call: Call) -> list[str]:
 ANY_NUMBER: Final = range(2, 1 << 20)       # of words
 
 DEBUG |= {
-    b"reload": (_debug_reload, ANY_NUMBER, "RELOAD [NOSAVE] [NOFLUSH]", "Save, forget everything, and load it again."),
+    b"reload": (_debug_reload, ANY_NUMBER, "RELOAD [NOSAVE] [NOFLUSH] [MERGE]",
+                "Save, forget everything, and load it again."),
     b"loadaof": (_debug_loadaof, range(2, 3), "LOADAOF", "Flush the log, forget everything, and load the log."),
     b"digest": (_debug_digest, range(2, 3), "DIGEST", "Show a fingerprint of all databases."),
     b"digest-value": (_debug_digest_value, ANY_NUMBER, "DIGEST-VALUE <key> [<key> ...]",

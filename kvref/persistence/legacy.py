@@ -35,14 +35,15 @@ a listpack an entry knows its own size. Where 5 bytes were needed for a size onc
 A zipmap keeps a few bytes free behind a value that became shorter, so that it can grow again where it stands.
 
 Redis: ziplist.c, zipmap.c, rdbLoadObject and rdbLoadDoubleValue in rdb.c. Simpler here: no walking and no changing;
-entries become Python objects at once. Stricter, for what no Redis wrote: a score is a number throughout (Redis takes
-what strtod makes of it), a length in a zipmap has 5 bytes only if it needs them, and behind the end there is nothing.
+entries become Python objects, of which equal ones are shared (see encodings.py). Stricter, for what no Redis wrote:
+a score is a number throughout (Redis takes what strtod makes of it), a length in a zipmap has 5 bytes only if it needs
+them, and behind the end there is nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from kvref.numbers import parse_double
@@ -70,57 +71,60 @@ def _length(cursor: Cursor, meaning: str, least: int = 0) -> int | None:
     return length
 
 
-def _zipmap(cursor: Cursor) -> list[bytes]:
-    """Fields and values, in turn."""
+def _zipmap(cursor: Cursor) -> Iterator[bytes]:
+    """Fields and values, in turn, as they come."""
     inner = cursor.inside(cursor.string("zipmap"))
     count = inner.byte("number of fields")
-    texts: list[bytes] = []
+    fields, seen = 0, dict[bytes, bytes]()
     inner.begin()
     while (length := _length(inner, "length of the field", LONG)) is not None:
-        texts.append(inner.take(length, "text"))
-        inner.end("field", texts[-1])
+        text = inner.take(length, "text")
+        inner.end("field", text)
+        yield text
         inner.begin()
         length = _length(inner, "length of the value", LONG)
         if length is None:
             raise inner.fail("the zipmap ends between a field and its value")
         free = inner.byte("number of free bytes")
-        texts.append(inner.take(length, "text"))
+        text = inner.take(length, "text")
         inner.take(free, "free bytes")
-        inner.end("value", texts[-1])
+        inner.end("value", text)
+        yield seen.setdefault(text, text)
+        fields += 1
         inner.begin()
     inner.end("end of the zipmap")
     _nothing_left(inner, "zipmap")
-    if count not in (len(texts) // 2, LONG):
-        raise inner.fail(f"the zipmap claims {count} fields, and there are {len(texts) // 2}")
-    return texts
+    if count not in (fields, LONG):
+        raise inner.fail(f"the zipmap claims {count} fields, and there are {fields}")
 
 
-def _ziplist(cursor: Cursor) -> list[bytes]:
-    """The entries; a number as text."""
+def _ziplist(cursor: Cursor) -> Iterator[bytes]:
+    """The entries as they come, a number as text; equal ones are one object."""
     blob = cursor.string("ziplist")
     inner = cursor.inside(blob)
     size = inner.number(4, "bytes of the ziplist")
     tail, count = inner.number(4, "offset of the last entry"), inner.number(2, "number of entries")
     if size != len(blob):
         raise inner.fail(f"the ziplist claims {size} bytes, and there are {len(blob)}")
-    texts: list[bytes] = []
+    found, seen = 0, dict[bytes, bytes]()
     last = start = inner.at
     behind = 0                              # bytes of the entry before
     inner.begin()
     while (before := _length(inner, "size of the entry before")) is not None:
         if before != behind:
             raise inner.fail(f"the entry before should have {before} bytes, and it has {behind}")
-        texts.append(_text(inner))
-        inner.end("entry", texts[-1])
+        text = _text(inner)
+        inner.end("entry", text)
+        yield seen.setdefault(text, text)
+        found += 1
         inner.begin()
         last, behind, start = start, inner.at - start, inner.at
     inner.end("end of the ziplist")
     _nothing_left(inner, "ziplist")
     if tail != last:
         raise inner.fail(f"the last entry of the ziplist should be at {tail}, and it is at {last}")
-    if count not in (len(texts), NOT_COUNTED):
-        raise inner.fail(f"the ziplist claims {count} entries, and there are {len(texts)}")
-    return texts
+    if count not in (found, NOT_COUNTED):
+        raise inner.fail(f"the ziplist claims {count} entries, and there are {found}")
 
 
 def _text(cursor: Cursor) -> bytes:
@@ -147,19 +151,20 @@ def _nothing_left(cursor: Cursor, what: str) -> None:
 
 # ---- values made of them -------------------------------------------------------------------------
 
-def _pairs(cursor: Cursor, texts: Sequence[bytes]) -> dict[bytes, bytes]:
+def _pairs(cursor: Cursor, texts: Iterator[bytes]) -> dict[bytes, bytes]:
     """Fields and their values, or members and their scores, from texts in turn."""
     found: dict[bytes, bytes] = {}
-    for name, value in zip(texts[::2], texts[1::2]):
+    for name in texts:
+        value = next(texts, None)
+        if value is None:
+            raise cursor.fail(f"nothing belongs to {name[:64]!r}, the last of {2 * len(found) + 1} entries")
         if name in found:
             raise cursor.fail(f"{name[:64]!r} stands twice")
         found[name] = value
-    if len(texts) % 2:
-        raise cursor.fail(f"nothing belongs to {texts[-1][:64]!r}, the last of {len(texts)} entries")
     return found
 
 
-def _sorted_set(cursor: Cursor, texts: Sequence[bytes]) -> SortedSet:
+def _sorted_set(cursor: Cursor, texts: Iterator[bytes]) -> SortedSet:
     """Members and scores, in turn."""
     scores: dict[bytes, float] = {}
     for member, text in _pairs(cursor, texts).items():
@@ -170,14 +175,12 @@ def _sorted_set(cursor: Cursor, texts: Sequence[bytes]) -> SortedSet:
     return SortedSet.from_pairs(scores.items())
 
 
-def _read_scored(cursor: Cursor) -> SortedSet:
-    """The count is not believed: the members must be there."""
-    texts: list[bytes] = []
+def _scored(cursor: Cursor) -> Iterator[bytes]:
+    """Members and scores, in turn. The count is not believed: the members must be there."""
     for _ in range(cursor.length("number of members")):
-        texts.append(cursor.string("member"))
+        yield cursor.string("member")
         length = cursor.byte("length of the score; 253 nan, 254 inf, 255 -inf")
-        texts.append(SCORES.get(length) or cursor.take(length, "score"))
-    return _sorted_set(cursor, texts)
+        yield SCORES.get(length) or cursor.take(length, "score")
 
 
 def _read_quicklist(cursor: Cursor) -> deque[bytes]:
@@ -188,7 +191,7 @@ def _read_quicklist(cursor: Cursor) -> deque[bytes]:
 
 
 LEGACY: Final[dict[int, tuple[str, Callable[[Cursor], Any]]]] = {
-    3: ("zset, scores as text", _read_scored),
+    3: ("zset, scores as text", lambda cursor: _sorted_set(cursor, _scored(cursor))),
     9: ("hash as zipmap", lambda cursor: Hash(_pairs(cursor, _zipmap(cursor)))),
     10: ("list as ziplist", lambda cursor: deque(_ziplist(cursor))),
     12: ("zset as ziplist", lambda cursor: _sorted_set(cursor, _ziplist(cursor))),

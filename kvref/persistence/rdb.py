@@ -28,7 +28,7 @@ import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from kvref.command_table import REDIS_VERSION
@@ -51,7 +51,7 @@ VERSION: Final = 10
 BLOCK: Final = 1 << 18                      # bytes that are gathered before they are handed on
 KEYS_A_BLOCK: Final = 4096
 AUX, RESIZEDB, EXPIRE_MS, EXPIRE_S, SELECTDB, EOF = 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF
-SLOT_IMPORT, SLOT_INFO, IDLE, FREQ = 0xF3, 0xF4, 0xF8, 0xF9
+SLOT_INFO, IDLE, FREQ = 0xF4, 0xF8, 0xF9
 PAIR_MAX: Final = 2 + 63 + 1 + 63           # bytes of a key and a string of up to 63 bytes each
 NUMBER_MAX: Final = 11                      # characters of a 32-bit integer
 COMPRESS_MIN: Final = 21                    # bytes of a string for which compression is tried
@@ -96,13 +96,13 @@ def _sorted_set(cursor: Cursor, pairs: Iterable[tuple[bytes, float | None]]) -> 
     return SortedSet.from_pairs(found.items())
 
 
-def _listpack(cursor: Cursor) -> list[bytes]:
+def _listpack(cursor: Cursor) -> Iterator[bytes]:
     return read_listpack(cursor.inside(cursor.string("listpack")))
 
 
-def _pairs(texts: list[bytes]) -> Iterator[tuple[bytes, float | None]]:
-    texts = texts + [b""] * (len(texts) % 2)            # a member without a score is found out by its score
-    return ((member, parse_double(score)) for member, score in zip(texts[::2], texts[1::2]))
+def _pairs(texts: Iterator[bytes]) -> Iterator[tuple[bytes, float | None]]:
+    in_turn = zip_longest(texts, texts, fillvalue=b"")  # a member without a score is found out by its score
+    return ((member, parse_double(score)) for member, score in in_turn)
 
 
 def _read_hash(cursor: Cursor) -> Hash:
@@ -318,14 +318,15 @@ def string(text: bytes, compressed: bool) -> bytes:
 
 
 def _save_list(value: deque[bytes], config: Config) -> Iterator[bytes]:
-    nodes = list(_nodes(value, config.list_max_listpack_size))
-    yield length(len(nodes))
+    nodes = [string(listpack(node), config.rdbcompression) for node in _nodes(value, config.list_max_listpack_size)]
+    yield length(len(nodes))                # it comes first: so the list waits, but as short as it will be in the file
     for node in nodes:
-        yield b"\x02" + string(listpack(node), config.rdbcompression)
+        yield b"\x02" + node
 
 
 NODE_BYTES: Final = {-1: 4096, -2: 8192, -3: 16384, -4: 32768, -5: 65536}
 NODE_SAFE: Final = 8192                     # bytes, where the directive counts elements
+MEMBERS_A_TIME: Final = 1024                # of a sorted set that are looked up at once
 ENTRY_GUESS: Final = 8                      # what an element is reckoned to need besides its text
 
 
@@ -359,9 +360,12 @@ def _save_intset(value: Members, config: Config) -> Iterator[bytes]:
 
 
 def _save_sorted_set(value: SortedSet, config: Config) -> Iterator[bytes]:
-    yield length(len(value))
-    for member, score in reversed(value.by_rank(0, len(value) - 1)):    # the largest first: quick for Redis to insert
-        yield string(member, config.rdbcompression) + struct.pack("<d", score)
+    """The largest first: quick for Redis to insert."""
+    end = len(value)
+    yield length(end)
+    for start in range(0, end, MEMBERS_A_TIME):
+        for member, score in value.by_rank(start, min(start + MEMBERS_A_TIME, end) - 1, reverse=True):
+            yield string(member, config.rdbcompression) + struct.pack("<d", score)
 
 
 def _score(score: float) -> bytes:
@@ -479,12 +483,15 @@ def open_file(disk: Disk, path: str) -> tuple[Cursor, Checksum, File]:
     return Cursor(b"", lambda count: disk.read(file, count), disk.size(file), checksum.update), checksum, file
 
 
-def load(path: str, disk: Disk | None = None) -> Iterator[Entry]:
-    """(database, key, value, deadline in ms or None) of every key in a dump. Unreadable, OSError."""
+def load(path: str, disk: Disk | None = None, checked: bool = True) -> Iterator[Entry]:
+    """(database, key, value, deadline in ms or None) of every key in a dump. Unreadable, OSError.
+
+    `checked`: its checksum, too.
+    """
     disk = disk or _real_disk()
     cursor, checksum, file = open_file(disk, path)
     try:
-        yield from Reader(cursor, checksum)
+        yield from Reader(cursor, checksum if checked else None)
     except Unreadable as error:
         error.where = path
         raise
