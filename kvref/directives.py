@@ -187,7 +187,7 @@ class FileName(String):
     def read(self, words: list[bytes], old: Any, in_file: bool) -> str:
         if not words[0] and not self.empty:
             raise ValueError(f"{self.directive} can't be empty")
-        if b"/" in words[0] or b"\\" in words[0]:
+        if b"/" in words[0] or b"\\" in words[0] or words[0] in (b".", b".."):
             raise ValueError(f"{self.directive} can't be a path, just a {self.noun}")
         return as_text(words[0])
 

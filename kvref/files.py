@@ -43,7 +43,7 @@ from kvref.numbers import parse_int
 from kvref.persistence import load, manifest, tracer
 from kvref.persistence.cursor import CHUNK, Cursor, Unreadable
 from kvref.persistence.rdb import TYPES, Reader, open_file
-from kvref.persistence.replay import READ, next_record
+from kvref.persistence.replay import ARGUMENT_MAX, READ, next_record
 from kvref.persistence.tracer import DETAIL, LEGEND, Part, Tracer, date, opened, quoted
 from kvref.persistence.snapshot import commit
 from kvref.ports import Disk, File, OpenMode, Ports
@@ -86,15 +86,16 @@ def is_log(disk: Disk, path: str) -> bool:
 def records(disk: Disk, path: str) -> Iterator[tuple[Part, bool]]:
     """The parts of a log's file, and whether a unit ends with them. Unreadable: behind a last part."""
     with opened(disk, path, Tracer) as (cursor, reader):
-        cursor.fill(min(5, cursor.left))
-        if cursor.data[:5] == b"REDIS":
+        size_max = max(ARGUMENT_MAX, cursor.left)
+        cursor.fill(min(load.MAGIC_BYTES, cursor.left))
+        if cursor.data.startswith(load.MAGIC):
             reader.alone = False
             for _ in tracer.entries(cursor, reader):
                 yield from ((part, True) for part in cursor.drain())
         data, offset, unit, database, is_open = b"", cursor.offset, 0, b"0", False
         while data or cursor.left:
             try:
-                found = next_record(data, offset) if data else 1
+                found = next_record(data, offset, size_max) if data else 1
             except Unreadable as error:
                 yield Part(offset, len(data), "broken off", data), False
                 raise error if _is_amid(data, offset, cursor) else Torn(error.what, error.offset) from None

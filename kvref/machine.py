@@ -246,7 +246,7 @@ class RealProcesses:
         self._children: dict[int, int] = {}         # pid -> the end of a pipe on which the child reports
         self._ended: list[Ended] = []
         self._signals: list[str] = []
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def memory(self) -> int:
@@ -324,14 +324,19 @@ class RealProcesses:
         return job
 
     def _sync(self) -> None:
-        while True:
-            job = self._jobs.get()
+        while job := self._jobs.get():
             try:
                 self._disk.fsync(job.file)
             except OSError as error:
                 job.error = error
             job.done = True
             self._network.wake()
+
+    def stop(self) -> None:
+        """End the thread, when it has done what it was given, for a process that goes on without it."""
+        if self._thread:
+            self._jobs.put(None)
+            self._thread.join()
 
     def catch_signals(self) -> None:
         """From now on SIGTERM and SIGINT are noted for `signals`. Only in the main thread of a process of our own."""

@@ -158,8 +158,8 @@ class Server:
         if self.snapshots.child is not None:
             self.log("#", "There is a child saving an .rdb. Killing it!")
             self.snapshots.cancel()
-        if self.aof.temporary and not force:
-            return self._stays("Writing initial AOF, can't exit.")
+        if (reason := self.aof.unfinished) and not force:
+            return self._stays(reason)
         self.aof.close()
         if self.failure:
             return True
@@ -233,7 +233,7 @@ class Server:
         self.config.on_change("port", partial(open_anew, "Unable to listen on this port. Check server logs."))
         self.config.on_change("bind", partial(open_anew, "Failed to bind to specified addresses."))
         self.config.on_change("appendonly", self.aof.follow_config)
-        self.config.on_change("dir", lambda: self.disk.list(self.config.dir))
+        self.config.on_change("dir", self.aof.follow_dir)
         self.config.on_change("slowlog-log-slower-than", slowlog)
         self.config.on_change("client-output-buffer-limit", limits)
 
@@ -523,8 +523,8 @@ class Server:
         for child in self.processes.reap():
             if child.pid in self.children:
                 self.children.pop(child.pid)(child)
+        self.aof.cron()                                         # first: save points that fail would never let it
         self.snapshots.cron()
-        self.aof.cron()
         self.expiry.slow_cycle()
         self.clients_cron()
         if self.now_us - self._sampled_us >= SAMPLE_US:

@@ -279,7 +279,7 @@ class Real(Machine):
 
     def _start(self, directives: dict[str, str]) -> Server:
         real = Computer()
-        self.network = real.network
+        self.network, self.processes = real.network, real.processes
         ports = Ports(OffsetClock(real.clock), real.network, real.disk, real.processes)
         listener = socket.create_server(("127.0.0.1", 0), backlog=511)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
@@ -300,6 +300,7 @@ class Real(Machine):
             connection.wire.close()
         if hasattr(self, "network"):
             self.server.shutdown()
+            self.processes.stop()               # first: it wakes the network
             self.network.stop()
 
 

@@ -5,6 +5,7 @@ Everything works on both machines of conftest.py, but `crashes`, which is for th
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +16,8 @@ import pytest
 
 from kvref.config import read_file
 from kvref.persistence.manifest import parse
-from kvref.server import Server
 from kvref.sim import World
-from tests import golden, saving
+from tests import golden
 from tests.conftest import Machine, Real, Simulated
 
 FOLDER = "appendonlydir"
@@ -55,7 +55,7 @@ class Disturbed:
         self.machine = machine
         self.notes: list[str] = []
         self.fail: Callable[[str], int] = lambda note: 0            # an errno
-        self.room: int | None = None                                # bytes that a write takes
+        self.room: int | None = None                                # bytes that fit on the disk
         kind = type(machine.server.disk)
         for name in (*CHANGES, "open", "begin_fsync"):
             if hasattr(kind, name) and not (name == "fsync" and hasattr(kind, "begin_fsync")):
@@ -71,7 +71,10 @@ class Disturbed:
             if name != "open":
                 self.notes.append(note)
             if name == "write" and self.room is not None:
+                if not self.room:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 args = (args[0], args[1][:self.room])
+                self.room -= len(args[1])
             return method(disk, *args)
         return call
 
@@ -101,26 +104,6 @@ def fsync_ends(machine: Machine) -> None:
     raise AssertionError("an fsync does not end")
 
 
-@pytest.fixture(autouse=True)
-def quiet_end(request: pytest.FixtureRequest) -> Iterator[None]:
-    """On the real machine the thread that fsyncs is not to outlive its server."""
-    machine = request.getfixturevalue("machine") if "machine" in request.fixturenames else None
-    yield
-    if isinstance(machine, Real):
-        _wait(machine)
-
-
-def _wait(machine: Machine) -> None:
-    while isinstance(machine, Real) and machine.server.aof.job and not machine.server.aof.job.done:
-        pass
-
-
-def restart(machine: Machine, **directives: str) -> Server:
-    """kill -9, and a start on what the disk holds."""
-    _wait(machine)
-    return saving.restart(machine, **directives)
-
-
 @contextmanager
 def held_fsync(machine: Machine) -> Iterator[None]:
     """An fsync in the background does not end meanwhile."""
@@ -139,8 +122,10 @@ def held_fsync(machine: Machine) -> Iterator[None]:
                 gate.wait()
             fsync(disk, file)
         patch.setattr(kind, "fsync", wait_and_fsync)
-        yield
-        gate.set()
+        try:
+            yield
+        finally:
+            gate.set()
         fsync_ends(machine)
 
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvref.sim import World
+from kvref.sim import World, WouldBlock
+from kvref.sim.disk import Disk
 from tests import golden
 from tests.conftest import Connection, Machine, Real, Simulated
-from tests.journal import (
-    MANIFEST, Disturb, disturb, fsync_ends, held_fsync, logged, named, parts, quiet_end, restart, state)
-from tests.saving import ALWAYS, Redis, child_ends, held_child, info, real_server, said
+from tests.journal import FOLDER, MANIFEST, Disturb, disturb, fsync_ends, held_fsync, logged, named, parts, state
+from tests.saving import ALWAYS, Redis, child_ends, held_child, info, put, real_server, restart, said
 
-__all__ = ["disturb", "quiet_end"]          # fixtures
+__all__ = ["disturb"]                       # a fixture
 INCR1, INCR2, BASE2 = "appendonly.aof.1.incr.aof", "appendonly.aof.2.incr.aof", "appendonly.aof.2.base.rdb"
 POLICIES = ["always", "everysec", "no"]
 MISCONF = "MISCONF Errors writing to the AOF file: "
@@ -75,6 +78,7 @@ def test_a_write_waits_two_seconds_for_an_fsync_that_runs_and_no_longer(machine:
         assert machine.server.aof.job and alice("SET", "b", "2") == "OK"
         machine.advance(1900)
         assert machine.server.aof.size == before and info(alice)["aof_delayed_fsync"] == "0"
+        assert info(alice)["aof_buffer_length"] == str(len("*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n2\r\n"))
         machine.advance(200)
         assert machine.server.aof.size > before and info(alice)["aof_delayed_fsync"] == "1"
         assert "Asynchronous AOF fsync is taking too long (disk is busy?)" in said(machine)
@@ -220,17 +224,27 @@ def test_a_write_that_fails_refuses_writes_until_it_succeeds(
 def test_a_short_write_is_cut_back_and_made_again_whole(policy: str, machine: Machine, disturb: Disturb) -> None:
     alice = start(machine, appendfsync=policy)
     alice("SET", "a", "1")
+    fsync_ends(machine)                                                 # no write waits for it
     before = parts(machine)[INCR1]
     disturbed = disturb(machine)
     disturbed.room = 9
     alice("SET", "b", "2")
     assert parts(machine)[INCR1] == before and str(alice("SET", "c", "3")) == MISCONF + os.strerror(errno.ENOSPC)
     disturbed.fail = lambda note: errno.EIO * note.startswith("truncate")
+    disturbed.room = 9
     machine.advance(1100)                                               # nor can it be cut back now
     assert parts(machine)[INCR1][:len(before)] == before and len(parts(machine)[INCR1]) > len(before)
     disturbed.room = None
     machine.advance(1100)
     assert logged(machine) == ["SELECT 0", "SET a 1", "SET b 2"] and alice("SET", "c", "3") == "OK"
+
+
+def test_a_write_that_takes_less_than_all_is_no_failure(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, disk = start(machine, appendfsync="always"), type(machine.server.disk)
+    write: Any = disk.write
+    monkeypatch.setattr(disk, "write", lambda disk, file, data: write(disk, file, data[:9]))
+    assert alice("SET", "a", "1") == alice("SET", "b", "x" * 100) == "OK" and not machine.server.stopped
+    assert logged(machine) == ["SELECT 0", "SET a 1", "SET b " + "x" * 100]
 
 
 def fail_background_fsync(machine: Machine, disturb: Disturb) -> tuple[Connection, Any]:
@@ -261,6 +275,46 @@ def test_after_a_failed_fsync_writes_are_refused_until_a_rewrite_is_done(machine
     assert state(machine.server) == expected
 
 
+def failing_job(patch: pytest.MonkeyPatch) -> tuple[World, Any]:
+    """A world with an fsync in the background, which is going to be told of an error, as the first to ask."""
+    world = World(seed=1)
+    world.start(appendonly="yes")
+    alice, disk, told = world.connect("alice"), world.disk, list[str]()
+    end_fsync = Disk.end_fsync
+
+    def fail_once(disk: Disk, begun: Any) -> None:
+        if not told:
+            told.append("EIO")
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        end_fsync(disk, begun)
+    patch.setattr(Disk, "end_fsync", fail_once)
+    disk.latency_us["fsync"] = 500_000
+    alice("SET", "a", "1")
+    world.run(ms=1100)
+    assert world.server and world.server.aof.job and not told
+    return world, alice
+
+
+def test_a_rewrite_trusts_no_fsync_while_another_of_the_same_file_may_be_told_the_error(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    world, alice = failing_job(monkeypatch)
+    aof = world.server.aof                                  # type: ignore[union-attr]
+    alice("BGREWRITEAOF")
+    assert aof.temporary and aof.misconf and aof.durable == 0
+    world.run(ms=5000)
+    assert not aof.misconf and alice("SET", "a", "2") == "OK"
+
+
+def test_always_trusts_none_either_right_after_everysec(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, alice = failing_job(monkeypatch)
+    server = world.server
+    assert server
+    alice.send("CONFIG", "SET", "appendfsync", "always")
+    alice.send("SET", "a", "2")
+    world.run(ms=3000)
+    assert server.failure and alice.replies == []
+
+
 def test_an_fsync_that_fails_during_the_rewrite_that_heals_another_is_not_forgotten(
         machine: Machine, disturb: Disturb) -> None:
     alice = start(machine)
@@ -272,14 +326,48 @@ def test_an_fsync_that_fails_during_the_rewrite_that_heals_another_is_not_forgot
     assert aof.rewrites == 2 and not aof.misconf and alice("SET", "a", "2") == "OK"
 
 
-def test_a_rewrite_on_a_full_disk_lets_writes_in_when_it_is_done_and_not_before(
+def test_a_full_disk_is_waited_for_and_nothing_that_was_told_is_lost(machine: Machine, disturb: Disturb) -> None:
+    """A rewrite would leave behind what is in memory alone, and find no room either."""
+    alice, disturbed = start(machine, appendfsync="everysec", auto_aof_rewrite_min_size="0"), disturb(machine)
+    disturbed.room = 0
+    assert alice("SET", "a", "1") == "OK"
+    for _ in range(10):
+        assert str(alice("BGREWRITEAOF")).startswith("ERR Can't execute an AOF background rewriting")
+    assert "Can't rewrite append only file in background" in said(machine)
+    machine.server.aof.scheduled = True
+    machine.advance(1_800_000)
+    assert machine.server.aof.rewrites == 0 and logged(machine) == []
+    disturbed.room = None
+    machine.advance(1100)
+    assert logged(machine) == ["SELECT 0", "SET a 1"] or named(machine)[-1] == INCR2
+    child_ends(machine)
+    assert alice("SET", "b", "2") == "OK" and named(machine) == [BASE2, INCR2]
+    fsync_ends(machine)
+    restart(machine, appendonly="yes")
+    assert machine.connect()("MGET", "a", "b") == [b"1", b"2"]
+
+
+def test_while_writes_are_refused_the_next_rewrite_never_waits_for_more_than_a_minute(
+        machine: Machine, disturb: Disturb) -> None:
+    alice, disturbed = fail_background_fsync(machine, disturb)
+    disturbed.fail = lambda note: errno.EIO * note.startswith("rename temp-rewriteaof-bg")
+    for _ in range(75):
+        machine.advance(30_000)
+        child_ends(machine)
+    disturbed.fail = lambda note: 0
+    machine.advance(61_000)
+    child_ends(machine)
+    assert alice("SET", "a", "2") == "OK"
+
+
+def test_a_rewrite_lets_writes_in_that_a_bad_file_has_refused_when_it_is_done_and_not_before(
         machine: Machine, disturb: Disturb) -> None:
     """What could not be written is in the new base, and so lost with it until then."""
     alice, disturbed = start(machine, appendfsync="no"), disturb(machine)
-    disturbed.fail = lambda note: errno.ENOSPC * note.startswith(f"write {INCR1}")
+    disturbed.fail = lambda note: errno.EIO * note.startswith(f"write {INCR1}")
     alice("SET", "a", "1")
     alice("BGREWRITEAOF")
-    assert str(alice("SET", "a", "2")) == MISCONF + os.strerror(errno.ENOSPC)
+    assert str(alice("SET", "a", "2")) == MISCONF + os.strerror(errno.EIO)
     child_ends(machine)
     assert alice("SET", "b", "2") == "OK" and logged(machine) == ["SELECT 0", "SET b 2"]
     restart(machine, appendonly="yes")
@@ -304,6 +392,53 @@ def test_a_rotation_is_durable_step_by_step_before_the_manifest_names_it(machine
                                           f"fsync {temp}", f"rename {temp}", "fsync_dir appendonlydir"]
     assert notes[removed - 6].startswith("rename temp-rewriteaof-bg-")
     assert sorted(parts(machine)) == [BASE2, INCR2, MANIFEST]
+
+
+def test_a_manifest_that_nobody_can_look_at_keeps_the_files_that_it_may_name(machine: Machine, disturb: Disturb) -> None:
+    alice = start(machine)
+    alice("SET", "a", "1")
+    disturbed, bad = disturb(machine), False
+
+    def fail(note: str) -> int:
+        nonlocal bad
+        bad = bad or note == f"rename temp-{MANIFEST}"
+        return errno.EIO * (bad and note in ("fsync_dir appendonlydir", f"open {MANIFEST}"))
+    disturbed.fail = fail
+    alice("BGREWRITEAOF")
+    disturbed.fail = lambda note: 0
+    assert INCR2 in named(machine) and INCR2 in parts(machine)
+    assert str(alice("SET", "a", "2")).startswith("MISCONF")
+    machine.advance(200)
+    child_ends(machine)
+    assert alice("SET", "b", "2") == "OK"
+    fsync_ends(machine)
+    restart(machine, appendonly="yes")
+    assert machine.connect()("MGET", "a", "b") == [b"1", b"2"]
+
+
+def test_what_is_left_of_a_name_and_cannot_be_removed_is_emptied(machine: Machine, disturb: Disturb) -> None:
+    alice = start(machine)
+    put(machine, f"{FOLDER}/{INCR2}", b"*2\r\n$3\r\nDEL\r\n$1\r\na\r\n")
+    disturbed = disturb(machine)
+    disturbed.fail = lambda note: errno.EPERM * (note == f"unlink {INCR2}")
+    alice("SET", "a", "1")
+    rewrite(machine, alice)
+    alice("SET", "b", "2")
+    fsync_ends(machine)
+    machine.advance(200)
+    assert logged(machine) == ["SELECT 0", "SET b 2"] and len(parts(machine)[INCR2]) == machine.server.aof.size
+
+
+def test_a_rewrite_that_waits_comes_before_a_save_point(machine: Machine) -> None:
+    """Save points that fail, again and again, would never let it begin, and it may be what ends MISCONF."""
+    alice = start(machine, save="1 1")
+    alice("SET", "a", "1")
+    machine.server.snapshots.last_save_s -= 100
+    machine.server.aof.scheduled = True
+    for _ in range(2):
+        machine.advance(200)
+        child_ends(machine)
+    assert 0 < said(machine).index("append only file rewriting started by") < said(machine).index("Background saving started")
 
 
 COMMIT = [f"open temp-{MANIFEST}", f"write temp-{MANIFEST}", f"fsync temp-{MANIFEST}", f"rename temp-{MANIFEST}",
@@ -370,17 +505,31 @@ def test_a_child_that_is_killed_leaves_nothing_and_three_failures_make_the_next_
         assert told["aof_last_bgrewrite_status"] == "err" and told["aof_rewrites_consecutive_failures"] == str(number)
         assert not [name for name in parts(machine) if name.startswith("temp-")]
     assert "AOF rewrite terminated with error: signal 9" in said(machine).replace("Background ", "")
-    assert "has repeatedly failed, will retry in 2 minutes" in said(machine)
+    assert "has repeatedly failed and triggered the limit, will retry in 2 minutes" in said(machine)
     machine.server.aof.scheduled = True
-    machine.advance(119_000)
+    machine.advance(100_000)
     assert machine.server.aof.rewrites == 4
-    machine.advance(2_000)
+    machine.advance(21_000)
     child_ends(machine)
     assert machine.server.aof.rewrites == 5 and info(alice)["aof_last_bgrewrite_status"] == "ok"
     assert info(alice)["aof_rewrites_consecutive_failures"] == "0"
     expected = state(machine.server)
     restart(machine, appendonly="yes")
     assert state(machine.server) == expected
+
+
+def test_a_rewrite_that_is_done_ends_the_wait_that_failures_have_brought(machine: Machine) -> None:
+    alice = start(machine)
+    alice("SET", "a", "1")
+    for _ in range(6):
+        alice("BGREWRITEAOF")
+        machine.server.processes.kill(machine.server.aof.child)         # type: ignore[arg-type]
+        child_ends(machine)
+    rewrite(machine, alice)
+    machine.server.aof.scheduled = True
+    machine.advance(200)
+    child_ends(machine)
+    assert machine.server.aof.rewrites == 8
 
 
 @pytest.mark.parametrize("percentage, size, count", [("100", "10kb", 1), ("0", "10kb", 0), ("100", "1gb", 0)])
@@ -425,6 +574,39 @@ def test_bgrewriteaof_without_a_log_leaves_a_base_as_in_redis(machine: Machine) 
     assert sorted(parts(machine)) == [INCR1, "appendonly.aof.3.base.rdb", MANIFEST]
 
 
+def test_the_log_of_a_rewrite_and_of_a_start_says_what_that_of_redis_says(machine: Machine, tmp_path: Path) -> None:
+    """Tools look for these lines. (What Redis removes in the background is removed at once here.)"""
+    wanted = re.compile(r"(Background A.*|Successfully renamed.*|Removing the history.*|DB loaded from.*|Background append.*)")
+
+    def lines(text: str) -> list[str]:
+        text = re.sub(r"\d+\.\d+ seconds", "N seconds", re.sub(r"(bg-|pid )\d+", r"\1N", text))
+        found = [line.replace(" in the background", "") for line in wanted.findall(text)]
+        history = sorted(line for line in found if line.startswith("Removing"))
+        return [line for line in found if not line.startswith("Removing")] + history
+    script = ["SET a 1", "BGREWRITEAOF", "CONFIG SET appendonly no", "CONFIG SET appendonly yes", "SET b 2"]
+    alice = start(machine)
+    for words in script:
+        alice(*words.split())
+        child_ends(machine)
+    ours = said(machine)
+    restart(machine, appendonly="yes")
+    ours = ours + said(machine).removeprefix(ours)
+    with real_server(appendonly="yes") as server:
+        bob = Redis(server)
+        for words in script:
+            bob(*words.split())
+            while info(bob)["aof_rewrite_in_progress"] == "1":
+                pass
+        shutil.copytree(f"{server.directory}/{FOLDER}", tmp_path / "copy" / FOLDER)
+        theirs = Path(server.directory, "log").read_text()
+    with real_server(appendonly="yes", dir=str(tmp_path / "copy"), logfile=str(tmp_path / "log")) as server:
+        bob = Redis(server)
+        while bob("GET", "b") != b"2":                      # it loads
+            pass
+        theirs += (tmp_path / "log").read_text()
+    assert lines(ours) == lines(theirs)
+
+
 def test_a_log_that_is_switched_on_begins_with_what_is_there(machine: Machine) -> None:
     machine.start()
     alice = machine.connect()
@@ -457,6 +639,39 @@ def test_switching_on_off_and_on_again_at_any_moment_leaves_a_whole_log(machine:
     assert parts(machine) == before
     restart(machine, appendonly="yes")
     assert machine.connect()("GET", "n") == b"7"
+
+
+def test_switching_on_during_a_rewrite_for_no_log_begins_another_for_this_one(machine: Machine) -> None:
+    machine.start()
+    alice = machine.connect()
+    alice("SET", "a", "1")
+    assert alice("BGREWRITEAOF") == "Background append only file rewriting started"
+    assert alice("CONFIG", "SET", "appendonly", "yes") == "OK"
+    for _ in range(3):
+        machine.advance(200)
+        child_ends(machine)
+    alice("SET", "b", "2")
+    assert logged(machine) == ["SELECT 0", "SET b 2"] and not machine.server.aof.scheduled
+    restart(machine, appendonly="yes")
+    assert machine.connect()("MGET", "a", "b") == [b"1", b"2"]
+
+
+def test_when_dir_changes_the_log_stays_and_says_so(machine: Machine) -> None:
+    alice = start(machine, enable_protected_configs="yes")
+    old = machine.server.config.dir
+    machine.server.disk.mkdir(f"{old}/elsewhere")
+    assert alice("CONFIG", "SET", "dir", f"{old}/elsewhere") == "OK"
+    assert f"The append-only file stays in {old}: a start with dir {old}/elsewhere will not find it." in said(machine)
+    rewrite(machine, alice)
+    assert f"{old}/{FOLDER}" == machine.server.aof.directory and machine.server.disk.list(f"{old}/elsewhere") == []
+    alice("SET", "a", "1")
+    for words in ("no", "yes"):
+        alice("CONFIG", "SET", "appendonly", words)
+    child_ends(machine)
+    assert machine.server.aof.directory == f"{old}/elsewhere/{FOLDER}" and len(named(machine)) == 2
+    machine.server.shutdown()
+    server = restart(machine, appendonly="yes", dir=f"{old}/elsewhere")
+    assert set(server.databases[0].values) == {b"a"}
 
 
 def test_switching_on_in_a_transaction_and_beside_a_child_happens_later(machine: Machine) -> None:
@@ -523,6 +738,21 @@ def test_a_server_does_not_end_while_it_writes_its_first_base(machine: Machine) 
     assert machine.server.stopped
 
 
+def test_a_log_that_is_not_whole_keeps_the_server_there_and_the_reason_is_named(
+        machine: Machine, disturb: Disturb) -> None:
+    alice, disturbed = fail_background_fsync(machine, disturb)
+    disturbed.fail = lambda note: errno.EIO * note.startswith("rename temp-rewriteaof-bg")
+    machine.advance(200)
+    child_ends(machine)
+    assert machine.server.aof.temporary and machine.server.aof.child is None
+    assert str(alice("SHUTDOWN")) == "ERR Errors trying to SHUTDOWN. Check logs."
+    assert f"The AOF is not whole before a rewrite is done ({os.strerror(errno.EIO)}), can't exit." in said(machine)
+    assert "Writing initial AOF" not in said(machine)
+    alice.send("SHUTDOWN", "FORCE")
+    machine.settle()
+    assert machine.server.stopped
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_shutdown_makes_all_of_it_durable(policy: str) -> None:
     world = World(seed=1)
@@ -535,6 +765,15 @@ def test_shutdown_makes_all_of_it_durable(policy: str) -> None:
     world.start(appendonly="yes")
     assert world.connect()("GET", "a") == b"1"
     assert not [name for name in world.disk.list("/data/appendonlydir") if name.startswith("temp-")]
+
+
+def test_a_computer_that_is_stopped_has_no_thread_any_more(machine: Machine) -> None:
+    """Its fsync ends before: a thread that comes later finds closed files and sockets."""
+    alice = start(machine)
+    alice("SET", "a", "1")
+    machine.advance(1100)
+    machine.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "fsync"]
 
 
 # ---- WAITAOF, DEBUG LOADAOF, INFO ----------------------------------------------------------------
@@ -551,6 +790,40 @@ def test_waitaof_waits_for_the_fsync(machine: Machine) -> None:
         assert alice.replies() == []
     machine.advance(100)
     assert alice.replies() == [[1, 0], "PONG"] and not machine.server.aof.waiters
+
+
+@pytest.mark.parametrize("no_fsync_meanwhile", ["yes", "no"])
+@pytest.mark.parametrize("policy", ["always", "everysec"])
+def test_waiting_for_the_log_ends_in_a_world_where_nothing_else_happens(policy: str, no_fsync_meanwhile: str) -> None:
+    world = World(seed=1)
+    world.start(appendonly="yes", appendfsync=policy, no_appendfsync_on_rewrite=no_fsync_meanwhile)
+    alice = world.connect("alice")
+    for _ in range(3):
+        alice("SET", "a", "1")
+        assert alice("WAITAOF", 1, 0, 0) == [1, 0]
+    alice("BGREWRITEAOF")
+    alice("SET", "a", "2")
+    assert alice("WAITAOF", 1, 0, 0) == [1, 0] and world.clock.monotonic_us() < 4_500_000
+
+
+@pytest.mark.parametrize("replicas, policy", [(0, "no"), (1, "everysec")])
+def test_what_can_never_be_durable_is_not_waited_for(replicas: int, policy: str) -> None:
+    world = World(seed=1)
+    world.start(appendonly="yes", appendfsync=policy)
+    alice = world.connect("alice")
+    alice("SET", "a", "1")
+    with pytest.raises(WouldBlock):
+        alice("WAITAOF", 1, replicas, 0)
+
+
+def test_waits_that_are_over_leave_nothing_behind(machine: Machine) -> None:
+    alice = start(machine, appendfsync="no")
+    alice("SET", "a", "1")
+    for _ in range(50):
+        alice.send("WAITAOF", "1", "0", "1")
+        machine.advance(2)
+        assert alice.replies() == [[0, 0]]
+    assert len(machine.server.aof.waiters) < 5
 
 
 def test_waitaof_gives_up_and_says_what_there_is(machine: Machine) -> None:

@@ -16,10 +16,9 @@ from kvref.command_table import table
 from tests import golden, record
 from tests.conftest import Real
 from tests.grammar import Author
-from tests.journal import parts, quiet_end, restart
-from tests.saving import Redis, child_ends, info, real_server
+from tests.journal import parts
+from tests.saving import Redis, child_ends, info, real_server, restart
 
-__all__ = ["quiet_end"]                     # a fixture
 DIRECTIVES = {"appendonly": "yes", "enable_debug_command": "yes", "appendfsync": "no"}
 WAITING = ("BLPOP queue 0", "BRPOPLPUSH queue other 0", "BLMPOP 0 1 queue LEFT COUNT 2", "BZPOPMIN scores 0")
 SERVING = ("RPUSH queue a", "RPUSH queue b", "RPUSH queue c d", "ZADD scores 1 a")

@@ -10,9 +10,11 @@ import errno
 import functools
 import random
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,12 @@ from kvref.persistence.cursor import Unreadable
 from kvref.persistence.replay import record
 from kvref.sim import World
 from kvref.sim.clock import NEW_YEAR_US
-from tests import record as recording
 from tests.conftest import Machine, Simulated
 from tests.grammar import Author
-from tests.journal import (
-    FOLDER, MANIFEST, Disturb, Plug, PowerCut, crashes, disturb, parts, quiet_end, restart, state, unplug)
-from tests.saving import child_ends, dump, files, info, put, said
+from tests.journal import FOLDER, MANIFEST, Disturb, Plug, PowerCut, crashes, disturb, parts, state, unplug
+from tests.saving import child_ends, dump, files, info, put, restart, said
 
-__all__ = ["disturb", "quiet_end"]          # fixtures
+__all__ = ["disturb"]                       # a fixture
 NOW_MS = NEW_YEAR_US // 1000
 INCR1, INCR2 = "appendonly.aof.1.incr.aof", "appendonly.aof.2.incr.aof"
 BASE = "appendonly.aof.1.base.rdb"
@@ -197,8 +197,15 @@ def test_each_file_begins_in_database_0(machine: Machine) -> None:
                   INCR2: log("SET c 3")})
     server = restart(machine, appendonly="yes")
     assert {place for place in state(server)} == {(0, b"k"), (3, b"k"), (0, b"a"), (5, b"b"), (0, b"c")}
-    assert info(machine.connect())["aof_base_size"] == str(sum(len(data) for name, data in parts(machine).items()
-                                                              if name != MANIFEST))
+    assert info(machine.connect())["aof_base_size"] == str(len(parts(machine)[BASE]))       # as in Redis
+
+
+@pytest.mark.parametrize("base", [dump((0, b"k", b"v", None)), b"VALKEY080\xfe\0\0\1k\1v\xff" + bytes(8)],
+                         ids=["redis", "valkey"])
+@pytest.mark.parametrize("behind", [b"", log("SET j w")], ids=["alone", "and records"])
+def test_a_base_may_be_a_dump_of_redis_or_valkey(base: bytes, behind: bytes, machine: Machine) -> None:
+    lay(machine, {BASE: base + behind, INCR1: log("SELECT 0", "SET a 1")})
+    assert set(restart(machine, appendonly="yes").databases[0].values) == {b"k", b"a", *([b"j"] if behind else [])}
 
 
 @pytest.mark.parametrize("rescue", ["PERSIST k", "PEXPIREAT k 32503680000000", "EXPIRE k 100", "RENAME k j"])
@@ -239,7 +246,7 @@ def test_a_long_log_is_loaded_in_steps_and_tells_how_far_it_is(machine: Machine,
     monkeypatch.setattr(load, "LOOK_AROUND", 100)
     monkeypatch.setattr(replay, "READ", 100)
     monkeypatch.setattr(cursor, "CHUNK", 100)
-    lay(machine, {BASE: dump(), INCR1: log(*[f"SET k{number} v" for number in range(100)])})
+    lay(machine, {BASE: dump(), INCR1: log("SELECT 3", *[f"SET k{number} v" for number in range(100)])})
     told: list[tuple[float, str]] = []
     visitor: list[Any] = []
     look_around = load._look_around
@@ -257,6 +264,33 @@ def test_a_long_log_is_loaded_in_steps_and_tells_how_far_it_is(machine: Machine,
     percents = [percent for percent, _ in told]
     assert len(told) > 5 and percents == sorted(percents) and 90 < percents[-1] <= 100
     assert any("LOADING" in said for _, said in told) and info(machine.connect())["loading"] == "0"
+    assert [len(database) for database in machine.server.databases[:4]] == [0, 0, 0, 100]       # a visitor's is 0
+
+
+def test_an_argument_may_be_longer_than_512_mb_if_the_file_is(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """proto-max-bulk-len may have let it in, and be another now. Here 1 MB stands for 512."""
+    monkeypatch.setattr(replay, "ARGUMENT_MAX", 1 << 20)
+    whole = record([b"SET", b"k", b"x" * 3_000_000])
+    lay(machine, {BASE: dump(), INCR1: whole})
+    restart(machine, appendonly="yes", proto_max_bulk_len="1mb")
+    assert machine.connect()("STRLEN", "k") == 3_000_000
+    put(machine, f"{FOLDER}/{INCR1}", whole[:1000])
+    is_refused(machine, "an argument of 3000000 bytes is impossible", proto_max_bulk_len="1mb")
+    restart(machine, appendonly="yes", proto_max_bulk_len="4mb")          # torn, and so forgiven
+    assert machine.connect()("DBSIZE") == 0
+
+
+@pytest.mark.parametrize("appendonly", ["yes", "no"])
+def test_what_counts_is_never_cleaned_away_whatever_its_name(appendonly: str, machine: Machine) -> None:
+    machine.start()
+    put(machine, "temp-99999997.rdb", dump((0, b"k", b"v", None)))
+    put(machine, "temp-99999998.aof", log("SELECT 0", "SET a 1"))
+    put(machine, "temp-99999999.rdb", b"x")
+    for _ in range(2):
+        server = restart(machine, appendonly=appendonly, dbfilename="temp-99999997.rdb", appendfilename="temp-99999998.aof")
+        assert set(server.databases[0].values) == {b"a" if appendonly == "yes" else b"k"}
+        there = machine.server.disk.list(server.config.dir)
+        assert "temp-99999997.rdb" in there and "temp-99999999.rdb" not in there
 
 
 def test_with_only_a_snapshot_there_a_log_begins_empty_and_says_so(machine: Machine) -> None:
@@ -343,6 +377,35 @@ def test_a_damaged_manifest_is_refused(machine: Machine) -> None:
     is_refused(machine, MANIFEST, "empty")
 
 
+NEEDLESS = {"empty": (b"", True), "garbage": (b"garbage\n", True), "a second base": (manifest(BASE, BASE), True),
+            "a file that is missing": (manifest(BASE, INCR2), False), "sound": (manifest(BASE, INCR1), False)}
+
+
+@pytest.mark.parametrize(("text", "refused"), NEEDLESS.values(), ids=NEEDLESS)
+def test_a_damaged_manifest_is_refused_with_appendonly_no_too(text: bytes, refused: bool, machine: Machine) -> None:
+    """Its files are not looked at. redis-server decides the same."""
+    lay(machine, {BASE: dump(), INCR1: b"no log"})
+    put(machine, f"{FOLDER}/{MANIFEST}", text)
+    put(machine, "dump.rdb", dump((0, b"k", b"v", None)))
+    before = parts(machine)
+    if refused:
+        with pytest.raises(Unreadable, match=f"{FOLDER}/{MANIFEST}: at offset"):
+            restart(machine)
+    else:
+        assert set(restart(machine).databases[0].values) == {b"k"}
+    assert parts(machine) == before
+    if shutil.which("redis-server"):
+        assert (redis_verdict({MANIFEST: text, INCR1: b"no log"}, appendonly="no") is None) == refused
+
+
+def test_a_file_in_the_place_of_the_directory_matters_to_the_log_alone(machine: Machine) -> None:
+    machine.start()
+    put(machine, FOLDER, b"a file")
+    assert restart(machine).stopped is False
+    with pytest.raises(Unreadable, match="Not a directory"):
+        restart(machine, appendonly="yes")
+
+
 def test_a_log_of_one_file_that_is_damaged_is_left_where_it_is(machine: Machine) -> None:
     machine.start()
     put(machine, "appendonly.aof", WHOLE + b"xxx")
@@ -398,61 +461,89 @@ def _write(disk: Any, name: str, data: bytes) -> None:
 
 # ---- a torn end ----------------------------------------------------------------------------------
 
-TAIL = ["SET b 2", "MULTI", "SET c 3", "INCR n", "EXEC", "SET d 4 PXAT 32503680000000"]
-TORN = log("SELECT 0", "SET a 1", *TAIL)
-FIRST = len(log("SELECT 0", "SET a 1"))
-# Where a record inside of MULTI is torn, Redis cuts that record alone, and the next start finds a MULTI without its EXEC.
-LEFT_OPEN = len(log("SELECT 0", "SET a 1", *TAIL[:2])), len(log("SELECT 0", "SET a 1", *TAIL[:5]))
+TAIL = [log("SET b 2"), log("MULTI", "INCR n", "EXEC"), b"#TS:1\r\n", log("DEL a")]      # units
+WHOLE_UNITS = [len(log("SELECT 0", "SET a 1") + b"".join(TAIL[:count])) for count in range(len(TAIL) + 1)]
+FIRST = WHOLE_UNITS[0]
+TORN = log("SELECT 0", "SET a 1") + b"".join(TAIL)
+# Differences, each a row of the README. Where a record inside of MULTI is torn, Redis cuts that record alone, and the
+# next start finds a MULTI without its EXEC ...
+OPEN = range(WHOLE_UNITS[1] + len(log("MULTI")) + 1, WHOLE_UNITS[2])
+# ... half an annotation is a whole one for it: the file stays as it is, and the next record begins in that line ...
+HALF_LINE = range(WHOLE_UNITS[2] + 1, WHOLE_UNITS[3])
+# ... and with a torn record goes the annotation before it.
+BEHIND_LINE = range(WHOLE_UNITS[3] + 1, WHOLE_UNITS[4])
+Verdict = tuple[str, int] | None            # digest of what is loaded, and how long the file is then; None: refused
 
 
-def redis_verdict(home: Path, truncated: str) -> tuple[list[bytes], int] | None:
-    """What redis-server has loaded, and how long the file is then; None: it has refused."""
-    port = recording.free_port()
-    process = subprocess.Popen(["redis-server", "--port", str(port), "--dir", str(home), "--appendonly", "yes", "--save", "",
-                                "--bind", "127.0.0.1", "--aof-load-truncated", truncated, "--appendfsync", "no",
-                                "--enable-debug-command", "yes"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
+def redis_verdict(contents: dict[str, bytes], **directives: str) -> Verdict:
+    """Of a redis-server that starts on such a directory of the log."""
+    words = [word for name, value in directives.items() for word in (f"--{name.replace('_', '-')}", value)]
+    with tempfile.TemporaryDirectory(prefix="kvref-redis-") as home:
+        folder = Path(home, FOLDER)
+        folder.mkdir()
+        for name, data in {MANIFEST: manifest(BASE, INCR1), BASE: dump(), **contents}.items():
+            (folder / name).write_bytes(data)
+        # A socket in its own directory: several servers start at once, and would take each other's free ports.
+        process = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", f"{home}/s", "--dir", home,
+                                    "--save", "", "--enable-debug-command", "yes", *words],
+                                   stdout=subprocess.PIPE, text=True)
+        assert process.stdout
+        try:
+            if not any("ready to accept" in line.lower() for line in process.stdout):
+                return None
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.settimeout(10)
+                peer.connect(f"{home}/s")
+                peer.sendall(b"DEBUG DIGEST\r\n")
+                digest = peer.recv(100).decode().strip().removeprefix("+")
+            return digest, (folder / INCR1).stat().st_size
+        finally:
+            process.kill()
+            process.wait(10)
+            process.stdout.close()
+
+
+def kvref_verdict(data: bytes, truncated: str) -> Verdict:
+    machine = Simulated()
+    lay(machine, {BASE: dump(), INCR1: data})
     try:
-        if not any("Ready to accept" in line for line in process.stdout):
-            return None
-        peer = recording.SocketPeer(port)
-        peer.send_bytes(b"KEYS *\r\n")
-        peer.drain(10)
-        keys = sorted(peer.take().split(b"\r\n")[2::2])
-        return keys, (home / FOLDER / INCR1).stat().st_size
-    finally:
-        process.kill()
-        process.wait(10)
-        process.stdout.close()
+        restart(machine, appendonly="yes", aof_load_truncated=truncated, enable_debug_command="yes")
+    except Unreadable:
+        assert parts(machine)[INCR1] == data
+        return None
+    digest = machine.connect()("DEBUG", "DIGEST")
+    return digest if isinstance(digest, str) else digest.decode(), len(parts(machine)[INCR1])
 
 
 @pytest.mark.parametrize("truncated", ["yes", "no"])
-def test_a_log_that_is_cut_anywhere_is_cut_back_to_its_last_whole_unit_as_redis_does(truncated: str) -> None:
-    """At every byte kvref; the real server at every seventh, for it takes its time to start."""
+def test_a_log_that_is_cut_anywhere_is_cut_back_to_its_last_whole_unit(truncated: str) -> None:
+    """Whole units come back, all up to some point, wherever the file ends."""
+    whole = [kvref_verdict(TORN[:size], "no") for size in WHOLE_UNITS]
+    assert all(whole) and len({verdict[0] for verdict in whole if verdict}) == 4         # an annotation changes nothing
+    for end in range(FIRST, len(TORN) + 1):
+        good = max(number for number, size in enumerate(WHOLE_UNITS) if size <= end)
+        forgiven = truncated == "yes" or end in WHOLE_UNITS
+        assert kvref_verdict(TORN[:end], truncated) == (whole[good] if forgiven else None), end
+
+
+@pytest.mark.parametrize("truncated", ["yes", "no"])
+def test_redis_server_comes_to_the_same_verdict_at_every_byte(truncated: str) -> None:
     if not shutil.which("redis-server"):
         pytest.skip("redis-server is not installed")
-    for end in range(FIRST, len(TORN) + 1):
-        machine = Simulated()
-        lay(machine, {BASE: dump(), INCR1: TORN[:end]})
-        verdict: tuple[list[bytes], int] | None = None
-        try:
-            server = restart(machine, appendonly="yes", aof_load_truncated=truncated)
-            verdict = sorted(server.databases[0].values), len(parts(machine)[INCR1])
-            cuts = [FIRST, *(FIRST + len(log(*TAIL[:count])) for count in (1, 5, 6))]
-            assert verdict[1] == max(cut for cut in cuts if cut <= end)
-        except Unreadable:
-            assert truncated == "no" and parts(machine)[INCR1] == TORN[:end]
-        if end % 7 == 0 or end == len(TORN):
-            with tempfile.TemporaryDirectory() as home:
-                folder = Path(home, FOLDER)
-                folder.mkdir()
-                for name, data in {MANIFEST: manifest(BASE, INCR1), BASE: dump(), INCR1: TORN[:end]}.items():
-                    (folder / name).write_bytes(data)
-                theirs = redis_verdict(Path(home), truncated)
-                if theirs and verdict and LEFT_OPEN[0] < end < LEFT_OPEN[1]:
-                    assert theirs[0] == verdict[0] and theirs[1] >= verdict[1]
-                else:
-                    assert theirs == verdict, end
+    ends = range(FIRST, len(TORN) + 1)
+    with ThreadPoolExecutor(4) as pool:             # it takes its time to start
+        verdicts = list(pool.map(lambda end: redis_verdict({INCR1: TORN[:end]}, appendonly="yes",
+                                                           aof_load_truncated=truncated), ends))
+    for end, theirs in zip(ends, verdicts):
+        ours = kvref_verdict(TORN[:end], truncated)
+        if end in OPEN and truncated == "yes":
+            assert theirs and ours and theirs[0] == ours[0] and theirs[1] >= ours[1] == WHOLE_UNITS[1]
+        elif end in HALF_LINE:
+            assert theirs and theirs[1] == end and ours == ((theirs[0], WHOLE_UNITS[2]) if truncated == "yes" else None)
+        elif end in BEHIND_LINE and truncated == "yes":
+            assert theirs and theirs[1] == WHOLE_UNITS[2] and ours == (theirs[0], WHOLE_UNITS[3])
+        else:
+            assert theirs == ours, end
 
 
 # ---- any commands --------------------------------------------------------------------------------

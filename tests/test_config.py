@@ -133,6 +133,8 @@ def test_comments_blanks_quotes_and_capitals() -> None:
     ("client-output-buffer-limit normal 0 0", "Wrong number of arguments in buffer limit configuration."),
     ("save 60", "Invalid save parameters"),
     ("appendfilename a/b", "appendfilename can't be a path, just a filename"),
+    ("appenddirname .", "appenddirname can't be a path, just a dirname"),
+    ("appendfilename ..", "appendfilename can't be a path, just a filename"),
     ("frobnicate 1", "no such directive in Redis 7.0, or the wrong number of arguments"),
     ('requirepass "secret', "unbalanced quotes; close the quotes, with a blank behind them"),
     ('requirepass "secret"x', "unbalanced quotes; close the quotes, with a blank behind them"),

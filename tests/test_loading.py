@@ -75,7 +75,8 @@ ASKED = (
     "BGSAVE", "BLPOP l 0", "FLUSHALL", "SELECT 1", "SELECT 0", "ECHO a", "CONFIG GET save", "CLIENT GETNAME", "AUTH pw",
     "SUBSCRIBE q", "PING", "UNSUBSCRIBE q", "PUBLISH a b", "MULTI", "GET a", "EXEC", "DISCARD", "MULTI", "ECHO a",
     "EXEC", "WATCH a", "UNWATCH", "SLOWLOG LEN", "ROLE", "DEBUG SLEEP 0", "COMMAND COUNT x", "NOSUCH",
-    "CONFIG SET save ''", "RESET", "QUIT")
+    "CONFIG SET save ''", "CONFIG SET appendonly yes", "CONFIG SET hz 11 DIR /", "CONFIG SET repl-diskless-load disabled",
+    "CONFIG SET hz 11", "RESET", "QUIT")
 
 
 LOCKED = ("PING", "GET key:1", "AUTH wrong", "MULTI", "AUTH pw", "PING", "GET key:1", "CONFIG GET requirepass")
@@ -88,7 +89,7 @@ def test_while_it_loads_a_server_answers_what_a_real_one_answers(
     machine.start()
     put(machine, "dump.rdb", LARGE)
     visitor = Visitor(machine, monkeypatch, *asked)
-    directives = {"save": ALWAYS, "enable_debug_command": "yes", "requirepass": password}
+    directives = {"save": ALWAYS, "enable_debug_command": "yes", "enable_protected_configs": "yes", "requirepass": password}
     server = restart(machine, **directives)
     folder = tmp_path / "real"
     folder.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -212,6 +213,24 @@ def test_a_socket_that_is_none_is_one_sentence(number: str) -> None:
     result = run(KVREF_LISTEN_FD=number)
     assert result.returncode == 1
     assert result.stderr == f"kvref: KVREF_LISTEN_FD={number}: this is no open socket; hand one down or unset it.\n"
+
+
+def test_a_log_that_cannot_be_written_ends_the_process_with_status_1(tmp_path: Path) -> None:
+    """With `always`; the disk is full behind 100 bytes of any file. What was answered is there at the next start."""
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("this system cannot limit the files of another process")
+    words = ("--appendonly", "yes", "--appendfsync", "always")
+    with started(*words, cwd=tmp_path) as (process, port, _):
+        assert ask(port, "SET a 1") == b"+OK\r\n"
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, hard))
+        assert ask(port, "SET", "b", "x" * 200) == b""
+        said, complaint = process.communicate(timeout=30)
+        assert process.returncode == 1
+    assert "Can't recover from AOF write error when the AOF fsync policy is 'always'. Exiting..." in said
+    assert "BUG" not in said and complaint == ""
+    with started(*words, cwd=tmp_path) as (_, port, said):
+        assert ask(port, "EXISTS a b") == b":1\r\n" and "cut off" not in said
 
 
 # ---- open files ----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ BAD = {
     "two bases": b"file a seq 1 type b\nfile b seq 2 type b\n", "a path": b"file ../a seq 1 type b\n",
     "a path's end": b"file a/ seq 1 type b\n", "sequence": b"file a seq 2 type i\nfile b seq 1 type i\n",
     "same sequence": b"file a seq 2 type i\nfile b seq 2 type i\n", "long": b"file a seq 1 type b x " + b"y" * 1100 + b"\n",
+    "a long comment": b"#" + b"x" * 1100 + b"\nfile a seq 1 type b\n", "negative": b"file a seq -1 type i\n",
     "quotes": b'file "a seq 1 type b\n', "zeros": bytes(100), "binary": b"REDIS0011\xfa\n",
     "a blank line behind": b"file a seq 1 type b\n\n", "zeros behind": b"file a seq 1 type b\n" + bytes(40),
 }

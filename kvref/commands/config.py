@@ -16,6 +16,7 @@ from kvref.quoting import text
 from kvref.resp import OK, Error
 
 ADMIN = "admin noscript loading stale"
+NOT_WHILE_LOADING = {"appendonly", "dir", "repl-diskless-load"}     # Redis: DENY_LOADING_CONFIG
 
 container("config", group="server", since="2.0.0", summary="The directives of redis.conf.")
 
@@ -32,6 +33,8 @@ def config_set(call: Call) -> str:
     if len(call.args) % 2:
         raise SYNTAX
     pairs = list(zip(call.args[2::2], call.args[3::2]))
+    if call.server.loading and not NOT_WHILE_LOADING.isdisjoint(text(name).lower() for name, _ in pairs):
+        raise Error("LOADING Redis is loading the dataset in memory")
     _redact(call)
     try:
         call.server.config.set(pairs, _may_set_protected(call))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kvref.command_table import REDIS_VERSION, Call, command, rows
+from kvref.persistence.replay import records
 from kvref.resp import Verbatim
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ AOF: Fields = {
     "aof_current_size": lambda s: s.aof.current_size,
     "aof_base_size": lambda s: s.aof.base_size,
     "aof_pending_rewrite": lambda s: int(s.aof.scheduled),
-    "aof_buffer_length": lambda s: len(s.aof.unwritten),
+    "aof_buffer_length": lambda s: len(s.aof.unwritten) + len(records(words for _, words in s.aof.effects)),
     "aof_pending_bio_fsync": lambda s: int(s.aof.job is not None),
     "aof_delayed_fsync": lambda s: s.aof.delayed_fsync,
 }

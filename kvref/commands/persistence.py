@@ -103,6 +103,8 @@ def waitaof(call: Call) -> Any:
     reply[0] = int(aof.file is not None and aof.durable >= wanted and not server.unit)
     if reply[0] >= local and not replicas:
         return reply
+    if len(aof.waiters) > 2 * len(server.waiting):              # most have given up
+        aof.waiters[:] = [wait for wait in aof.waiters if not wait()]
     aof.waiters.append(is_over)
     deadline_ms = call.now_ms + timeout_ms if timeout_ms else None
     return server.waiting.block(call, [], deadline_ms, lambda call, key: None, reply)

@@ -1,4 +1,4 @@
-"""The append-only file: every effect is written down before its reply is sent.
+"""The append-only file: every effect is written down, as a rule before its reply is sent.
 
     feed        an effect joins those of this turn, in memory
     flush       before the loop sleeps, and before any reply leaves: write them; then, by `appendfsync`,
@@ -12,7 +12,11 @@ Interface:
   - misconf                     why commands that write are refused now; "" where they are not
 
 Invariants:
-  1. The log is written before the reply is sent; with `always` it is durable before.
+  1. With `always` no reply leaves before the log is durable, but while a child runs under `no-appendfsync-on-rewrite`,
+     and while the log is only being switched on. Otherwise no reply leaves before the log is written, except while an
+     fsync runs (`everysec`, two seconds at most) and after a write has failed: then the effects are in memory alone,
+     and a kill loses them. After a failed write, commands that write are refused until one succeeds. On a full disk
+     no rewrite begins: it would leave behind what is in memory alone, and that is written as soon as there is room.
   2. Before a manifest names a file, its name, the file and all files before it are durable.
   3. Bytes that an fsync has failed to make durable never count as durable again, whatever a later fsync reports: until
      a rewrite into new files is done, commands that write are refused.
@@ -32,6 +36,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -47,9 +52,10 @@ if TYPE_CHECKING:
 
 SECOND_US: Final = 1_000_000
 PATIENCE_US: Final = 2 * SECOND_US          # how long a write waits for an fsync that runs
+PAUSE_US: Final = 500                       # between two looks at it
 FAILURES_ALLOWED: Final = 3                 # rewrites in a row, before the next has to wait
 LONGEST_WAIT_S: Final = 3600
-FULL: Final = "No space left on device"     # the reason for a short write
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)  # the failures that pass by themselves
 
 
 class AppendOnlyFile(Folder):
@@ -63,7 +69,7 @@ class AppendOnlyFile(Folder):
         self.unwritten = b""                        # what an earlier write has left over
         self.size = self.synced = 0                 # bytes of the file, and how many of them are durable
         self.others = 0                             # bytes of the parts before it
-        self.base_size = 0                          # bytes of all parts when the last rewrite was done
+        self.base_size = 0                          # of all, behind the last rewrite; at the start of the base alone
         self.job: Job | None = None                 # the fsync that runs in the background
         self.write_error = self.sync_error = ""
         self.delayed_fsync = 0                      # writes that waited no longer for an fsync
@@ -78,14 +84,15 @@ class AppendOnlyFile(Folder):
         self._encoded = self._written = 0           # effects, as `durable`
         self._selected = -1                         # the database that the file is in at its end
         self._stamped_s = 0                         # the last annotation
-        self._job_size: int | None = None           # what the job will have made durable; -1: of the file before this
-        self._job_count = 0                         # ... and how many effects; size None: nobody wants to know
+        self._job_size: int | None = None           # what the job will have made durable; None: of a file before this
+        self._job_count = 0                         # ... and how many effects
         self._doubtful = False                      # an fsync of this file has failed
         self._retired: list[File] = []              # files with a successor, on which the job may still run
-        self._last_sync_us = self._postponed_us = self._tried_us = 0
+        self._last_sync_us, self._postponed_us, self._tried_us = server.now_us, 0, 0
         self._suffix = "rdb"
         self._not_before_s = 0
         self._cancelled = False
+        self._is_full = False                       # the disk, when a write has failed
 
     def __repr__(self) -> str:
         if self.file is None:
@@ -101,20 +108,25 @@ class AppendOnlyFile(Folder):
         """Bytes of all parts."""
         return self.others + self.size
 
-    # ---- names
-
     @property
     def position(self) -> int:
         """How many effects there ever were."""
         return self._encoded + len(self.effects)
 
     @property
-    def _temporary_path(self) -> str:
-        return self.path(f"temp-{self.server.config.appendfilename}.incr")
+    def unfinished(self) -> str:
+        """Why the server had better not end now: its log is no part of the manifest yet. "" where it may."""
+        if not self.temporary:
+            return ""
+        if self.child is not None and not self.misconf:
+            return "Writing initial AOF, can't exit."
+        return (f"The AOF is not whole before a rewrite is done ({self.misconf or 'the last one has failed'}), can't "
+                "exit. SHUTDOWN FORCE ends without it.")
 
-    def _base_path(self, pid: int) -> str:
-        """Where a child leaves its work."""
-        return self.path(f"temp-rewriteaof-bg-{pid}.aof")
+    @property
+    def must_wait(self) -> bool:
+        """The disk is full. What could not be written is in memory alone, and a rewrite would leave it behind."""
+        return bool(self.write_error) and self._is_full and not self.temporary and not self.sync_error
 
     # ---- writing
 
@@ -139,6 +151,13 @@ class AppendOnlyFile(Folder):
         elif policy == "everysec" and not self.job and self.server.now_us - self._last_sync_us >= SECOND_US:
             self._last_sync_us, self._job_size, self._job_count = self.server.now_us, self.size, self._written
             self.job = self.server.processes.fsync_in_background(self.file)
+
+    @property
+    def is_about_to_sync(self) -> bool:
+        """Whether somebody waits for an fsync that will begin by itself, within the second of `everysec`."""
+        unsynced = self.effects or self.unwritten or self.synced < self.size
+        return bool(self.waiters and self.file is not None and unsynced and not self.misconf
+                    and self.server.config.appendfsync == "everysec")
 
     def _waits_for_fsync(self) -> bool:
         """A write would stand still behind an fsync of the same file; so it waits, but not for ever."""
@@ -174,13 +193,14 @@ class AppendOnlyFile(Folder):
         """Hand all to the kernel. What it does not take is kept, and the file ends where it did."""
         data, disk, taken, error = self._encode(), self.server.disk, 0, ""
         try:
-            taken = disk.write(self.file, data)
-            if taken < len(data):
-                error = FULL
-                disk.truncate(self.file, self.size)
-                taken = 0
+            while taken < len(data):                # less than all is no error yet
+                taken += disk.write(self.file, data[taken:] if taken else data)
         except OSError as failure:
-            error = error or str(failure.strerror)
+            error, self._is_full = str(failure.strerror), failure.errno in FULL
+            with suppress(OSError):
+                if taken:
+                    disk.truncate(self.file, self.size)
+                    taken = 0
         self.size += taken                          # of a short write that cannot be cut back, what is there is there
         self.unwritten, self._postponed_us = data[taken:], 0
         if error:
@@ -201,7 +221,15 @@ class AppendOnlyFile(Folder):
     # ---- making durable
 
     def fsync(self) -> None:
-        """Make what is written durable, now."""
+        """Make what is written durable, now.
+
+        An error is told only once, to whoever asks first. So one that runs has to be heard before.
+        """
+        while self.job and not self.job.done and self._job_size is not None:
+            self.server.clock.sleep(PAUSE_US)
+        self._look_at_job()
+        if self.sync_error:
+            return
         try:
             self.server.disk.fsync(self.file)
         except OSError as failure:
@@ -231,10 +259,8 @@ class AppendOnlyFile(Folder):
         self._close_retired()
         if size is None:
             return
-        if job.error:                               # of the file before, too: its last fsync may not have been told
-            doubtful = self._doubtful or size >= 0
+        if job.error:
             self._cannot_sync(str(job.error.strerror))
-            self._doubtful = doubtful
         else:
             self._has_synced(size, self._job_count)
 
@@ -285,6 +311,8 @@ class AppendOnlyFile(Folder):
         if self.file is None or self.temporary or self.sync_error:
             return False
         self.flush(force=True)
+        if self.must_wait:
+            raise OSError(errno.ENOSPC, self.write_error)
         if self.misconf:
             return False
         self.fsync()
@@ -297,7 +325,7 @@ class AppendOnlyFile(Folder):
             self._commit(manifest)
         finally:
             if self.manifest is manifest:
-                self._append_to(fresh, before=-1)
+                self._append_to(fresh)
             else:
                 self.server.disk.close(fresh)
                 remove(self.server.disk, path)
@@ -309,19 +337,19 @@ class AppendOnlyFile(Folder):
         self._encoded = self._written = self.position
         self.unwritten = b""
         self.effects.clear()
-        self._append_to(fresh, before=None)
+        self._append_to(fresh)
         self.sync_error = self.sync_error or self.write_error       # what is not in the log is still not in the log
         self.temporary, self.write_error = True, ""
         if self.feed not in self.server.feeds:
             self.server.feeds.append(self.feed)
 
-    def _append_to(self, fresh: File, before: int | None) -> None:
-        """Change to another file. `before`: what the fsync that runs is of now (`_job_size`)."""
+    def _append_to(self, fresh: File) -> None:
+        """Change to another file. Of the one before nobody wants to know any more."""
         if self.file is not None:
             self._retired.append(self.file)
         self.others += 0 if self.temporary else self.size
         self.file, self.size, self.synced = fresh, 0, 0
-        self._job_size, self._selected, self._postponed_us, self._doubtful = before, -1, 0, False
+        self._job_size, self._selected, self._postponed_us, self._doubtful = None, -1, 0, False
         if not self.job:
             self._close_retired()
 
@@ -349,12 +377,13 @@ class AppendOnlyFile(Folder):
         self.last_duration_s, self.last_copied = server.now_ms // 1000 - self.started_s, child.copied
         error = child.error or f"signal {-child.status}"
         if child.status == 0 and not self._cancelled:
+            server.log("*", "Background AOF rewrite terminated with success")
             try:
                 self._install(child.pid)
             except OSError as failure:
                 error = str(failure.strerror)
             else:
-                self.last_ok, self.failures = True, 0
+                self.last_ok, self.failures, self._not_before_s = True, 0, 0
                 server.log("*", "Background AOF rewrite finished successfully")
                 return
         self._remove_work(child.pid)
@@ -363,21 +392,20 @@ class AppendOnlyFile(Folder):
             self._count_failure()
 
     def _count_failure(self) -> None:
-        """After some failures in a row the next has to wait: 1 minute, 2, 4 ... 60. Redis: aofRewriteLimited."""
+        """After some failures in a row the next has to wait: 1 minute, 2, 4 ... 60; 1 while writes are refused.
+
+        Redis: aofRewriteLimited.
+        """
         if self.uncertain and self.file is not None:
             self._cannot_sync("the manifest may not outlive a power failure")
         self.last_ok = False
         self.scheduled = self.temporary or bool(self.sync_error) or self.server.config.appendonly and self.file is None
         self.failures += 1
         if self.failures >= FAILURES_ALLOWED:
-            wait_s = min(60 << self.failures - FAILURES_ALLOWED, LONGEST_WAIT_S)
+            wait_s = min(60 << self.failures - FAILURES_ALLOWED, 60 if self.misconf else LONGEST_WAIT_S)
             self._not_before_s = self.server.now_ms // 1000 + wait_s
-            self.server.log("#", f"Background AOF rewrite has repeatedly failed, will retry in {wait_s // 60} minutes")
-
-    def _remove_work(self, pid: int) -> None:
-        """What a child has left."""
-        remove(self.server.disk, self.path(f"temp-rewriteaof-{pid}.aof"))
-        remove(self.server.disk, self._base_path(pid))
+            self.server.log("#", "Background AOF rewrite has repeatedly failed and triggered the limit, will retry in "
+                                 f"{wait_s // 60} minutes")
 
     def _install(self, pid: int) -> None:
         """The new base takes the place of all that it holds. OSError: the manifest is the old one, or `uncertain`."""
@@ -393,9 +421,9 @@ class AppendOnlyFile(Folder):
         made = [manifest.base, *manifest.incremental[-1:]] if self.temporary else [manifest.base]
         size = self.size_of(self._base_path(pid))
         try:
-            disk.rename(self._base_path(pid), self.path(manifest.base.name))
+            self._move(self._base_path(pid), manifest.base.name, "base")
             if self.temporary:
-                disk.rename(self._temporary_path, self.path(manifest.incremental[-1].name))
+                self._move(self._temporary_path, manifest.incremental[-1].name, "incr")
             self._commit(manifest)
         finally:
             if self.manifest is manifest:
@@ -423,7 +451,7 @@ class AppendOnlyFile(Folder):
         if self.write_error and server.now_us - self._tried_us >= SECOND_US:
             self._tried_us = server.now_us
             self.flush(force=True)
-        if server.children or server.now_ms // 1000 < self._not_before_s:
+        if server.children or server.now_ms // 1000 < self._not_before_s or self.must_wait:
             return
         growth = self.current_size * 100 // (self.base_size or 1) - 100
         percent = config.auto_aof_rewrite_percentage
@@ -456,7 +484,7 @@ class AppendOnlyFile(Folder):
         if manifest != self.manifest:
             self._commit(manifest)
         self.others = sum(self.size_of(self.path(part.name)) for part in manifest.parts[:-1])
-        self.base_size = self.current_size
+        self.base_size = self.size_of(self.path(manifest.base.name)) if manifest.base else 0      # as in Redis
         self.server.feeds.append(self.feed)
         self._forget_history()
 
@@ -466,6 +494,7 @@ class AppendOnlyFile(Folder):
 
     def switch_on(self) -> None:
         """CONFIG SET appendonly yes: there is a log when its first base is done. ValueError. Redis: startAppendOnly."""
+        self.cancel()                               # a base that somebody has asked for before: no log goes with it
         if self.server.children or self.server.in_transaction:
             self.scheduled = True
             self.server.log("#", "AOF was enabled but there is already another background operation. An AOF background "
@@ -487,7 +516,7 @@ class AppendOnlyFile(Folder):
                 self._close_retired()
         if self.temporary:
             remove(self.server.disk, self._temporary_path)
-        self.file, self.temporary, self.scheduled = None, False, False
+        self.file, self.temporary, self.scheduled, self._home = None, False, False, ""
         self._encoded = self._written = self.durable = self.position
         self.effects.clear()
         self.unwritten, self.size, self.synced, self.others = b"", 0, 0, 0

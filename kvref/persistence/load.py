@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kvref.server import Server
 
 TEMPORARY = re.compile(r"temp-(?:rewriteaof-|rewriteaof-bg-)?(\d+)\.(?:rdb|aof)")     # made by saving processes
+MAGIC, MAGIC_BYTES = (b"REDIS", b"VALKEY"), 6        # with these a dump begins, and so a base that is one
 LOOK_AROUND = 1 << 20                               # bytes of a log between two turns of the loop
 Read = TypeVar("Read")
 
@@ -64,14 +65,15 @@ class Loading:
 
 def at_start(server: Server) -> None:
     """Have in memory what the disk holds. Unreadable: the server is not to start."""
-    path = server.snapshots.path
+    path, dump = server.aof.directory, server.snapshots.path
     names = server.disk.list(server.config.dir)
     start_us = server.clock.monotonic_us()
     try:
+        manifest = server.aof.read_manifest()           # a damaged one is refused, even where it is not needed
         if server.config.appendonly:
-            path = server.aof.directory
-            _log(server, names)
-        elif posixpath.basename(path) in names:
+            _log(server, names, manifest)
+        elif posixpath.basename(dump) in names:
+            path = dump
             snapshot(server, path)
             _make_durable(server, path)
             server.log("*", f"DB loaded from disk: {(server.clock.monotonic_us() - start_us) / 1e6:.3f} seconds")
@@ -84,13 +86,12 @@ def at_start(server: Server) -> None:
 
 # ---- the log -------------------------------------------------------------------------------------
 
-def _log(server: Server, names: list[str]) -> None:
-    """Load the log, if there is one, and go on with it."""
+def _log(server: Server, names: list[str], manifest: Manifest) -> None:
+    """Load the log, if there is one, and go on with it. `names`: of the files in `dir`."""
     aof, start_us = server.aof, server.clock.monotonic_us()
-    manifest, old = _manifest(server, names), server.path(server.config.appendfilename)
+    given, manifest, old = manifest, _checked(server, names, manifest), server.path(server.config.appendfilename)
     if manifest.parts:
-        upgrade = manifest == _upgrade(server) and not (
-            server.config.appenddirname in names and posixpath.basename(old) in server.disk.list(aof.directory))
+        upgrade = manifest is not given
         paths = [old] if upgrade else [aof.path(part.name) for part in manifest.parts]
         log(server, paths)
         for path in paths:
@@ -108,11 +109,10 @@ def _log(server: Server, names: list[str]) -> None:
     aof.open(manifest)
 
 
-def _manifest(server: Server, names: list[str]) -> Manifest:
-    """What the manifest says; of an `appendonly.aof` from before Redis 7, one is made. Unreadable, OSError."""
-    aof, disk, old = server.aof, server.disk, server.config.appendfilename
-    there = disk.list(aof.directory) if server.config.appenddirname in names else []
-    manifest = aof.read_manifest() if there else Manifest()
+def _checked(server: Server, names: list[str], manifest: Manifest) -> Manifest:
+    """The manifest, if its files are there; for an `appendonly.aof` from before Redis 7, one is made. Unreadable."""
+    aof, old = server.aof, server.config.appendfilename
+    there = aof.names()
     if old in names and (not manifest.parts or manifest == _upgrade(server) and old not in there):
         return _upgrade(server)
     for part in manifest.parts:
@@ -140,6 +140,8 @@ def log(server: Server, paths: list[str], serving: bool = True) -> None:
     done = 0
     try:
         for path in paths:
+            start_us = server.clock.monotonic_us()
+
             def turn(offset: int, done: int = done) -> None:
                 if serving and done + offset - loading.loaded > LOOK_AROUND:
                     loading.loaded = done + offset
@@ -152,7 +154,8 @@ def log(server: Server, paths: list[str], serving: bool = True) -> None:
             if good < size:
                 _cut(server, path, good, size, last=path is paths[-1])
             done += good
-            server.log("*", f"DB loaded from {path}: {good} bytes")
+            took_us, kind = server.clock.monotonic_us() - start_us, "incr" if path.endswith(".incr.aof") else "base"
+            server.log("*", f"DB loaded from {kind} file {posixpath.basename(path)}: {took_us / 1e6:.3f} seconds")
     finally:
         server.loading = None
         for database in server.databases:
@@ -173,8 +176,8 @@ def _part(server: Server, replay: Replay, path: str, turn: Callable[[int], None]
     cursor, checksum, file = rdb.open_file(disk, path)
     size = cursor.left
     try:
-        cursor.fill(min(5, size))
-        if cursor.data[:5] == b"REDIS":
+        cursor.fill(min(MAGIC_BYTES, size))
+        if cursor.data.startswith(MAGIC):
             more = cursor.more
 
             def turned(count: int) -> bytes:
@@ -211,12 +214,12 @@ def _cut(server: Server, path: str, good: int, size: int, last: bool) -> None:
 
 def _clean(server: Server) -> None:
     """Remove what saving processes have left that are no more. Another server's child may still be writing here."""
+    config, parts = server.config, server.aof.read_manifest().parts
+    ours = {config.dbfilename, config.appendfilename, *(f"{config.appenddirname}/{part.name}" for part in parts)}
     disk, processes, folder = server.disk, server.processes, server.config.appenddirname
-    names = disk.list(server.config.dir)
-    if folder in names:
-        names += [f"{folder}/{name}" for name in disk.list(server.aof.directory)]
+    names = disk.list(server.config.dir) + [f"{folder}/{name}" for name in server.aof.names()]
     prefix = f"{folder}/temp-{server.config.appendfilename}"
-    for name in names:
+    for name in [name for name in names if name not in ours]:       # whatever a file that counts is called
         found = TEMPORARY.fullmatch(posixpath.basename(name))
         if name not in (f"{prefix}.incr", f"{prefix}.manifest") and (not found or (
                 int(found[1]) != processes.pid and processes.is_alive(int(found[1])))):

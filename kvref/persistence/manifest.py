@@ -22,8 +22,9 @@ nothing; a manifest without a base may be started from, as there.
 
 from __future__ import annotations
 
+import posixpath
 import re
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -31,13 +32,14 @@ from kvref.config import read_file
 from kvref.numbers import parse_int
 from kvref.persistence.cursor import Unreadable
 from kvref.persistence.snapshot import commit, remove
-from kvref.ports import File
+from kvref.ports import Disk, File
 from kvref.quoting import repr_arg, split_args
 from kvref.quoting import text as as_text
 
 if TYPE_CHECKING:
     from kvref.server import Server
 
+PIECE: Final = 1 << 20
 LINE_MAX: Final = 1024              # bytes of a line, its end included
 PLAIN: Final = re.compile(rb"[!#-&(-\[\]-~]+")      # a name that needs no quotes
 
@@ -100,7 +102,7 @@ def parse(data: bytes) -> Manifest:
     found: dict[str, list[Part]] = {"b": [], "h": [], "i": []}
     at = 0
     for line in data.splitlines(keepends=True):
-        if not line.startswith(b"#"):
+        if not line.startswith(b"#") or len(line) > LINE_MAX:
             try:
                 part = _part(line)
                 if part.kind == "b" and found["b"]:
@@ -130,7 +132,7 @@ def _part(line: bytes) -> Part:
     number = parse_int(seq)
     if not name or b"/" in name or b"\\" in name:
         raise ValueError("a file that is no plain name")
-    if not number or kind not in (b"b", b"h", b"i"):
+    if not number or number < 1 or kind not in (b"b", b"h", b"i"):
         raise ValueError("a sequence number or a type that is none")
     return Part(as_text(name), number, kind.decode())
 
@@ -151,18 +153,43 @@ class Folder:
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}"
 
+    def _base_path(self, pid: int) -> str:
+        """Where a child leaves its work."""
+        return self.path(f"temp-rewriteaof-bg-{pid}.aof")
+
+    def _remove_work(self, pid: int) -> None:
+        """What a child has left."""
+        remove(self.server.disk, self.path(f"temp-rewriteaof-{pid}.aof"))
+        remove(self.server.disk, self._base_path(pid))
+
+    @property
+    def _temporary_path(self) -> str:
+        """Of an incremental file that is no part of the log yet."""
+        return self.path(f"temp-{self.server.config.appendfilename}.incr")
+
     @property
     def manifest_name(self) -> str:
         return f"{self.server.config.appendfilename}.manifest"
 
     def _fresh(self, path: str) -> File:
         """An empty file to append to. A crash may have left one of this name, that no manifest names."""
-        remove(self.server.disk, path)
-        return self.server.disk.open(path, "a")
+        disk = self.server.disk
+        remove(disk, path)
+        file = disk.open(path, "a")
+        if disk.size(file):                         # it could not be removed
+            disk.truncate(file, 0)
+        return file
+
+    def _move(self, path: str, name: str, kind: str) -> None:
+        """Give a finished file the name that the manifest is going to say."""
+        self.server.disk.rename(path, self.path(name))
+        temporary = posixpath.basename(path)
+        self.server.log("*", f"Successfully renamed the temporary AOF {kind} file {temporary} into {name}")
 
     def _forget_history(self) -> None:
         """Delete what a rewrite has replaced; last, when the manifest without it is durable. It can wait."""
         for part in self.manifest.history:
+            self.server.log("*", f"Removing the history file {part.name}")
             remove(self.server.disk, self.path(part.name))
         if self.manifest.history:
             try:
@@ -182,11 +209,22 @@ class Folder:
         try:
             commit(disk, path, self.path(f"temp-{self.manifest_name}"), [manifest.text])
         except OSError:
-            with suppress(OSError):
-                if read_file(disk, path) == manifest.text:
-                    self.manifest, self.uncertain = manifest, True
+            try:
+                shown = read_file(disk, path) == manifest.text
+            except OSError:
+                shown = True                        # nobody can look: the files of both have to stay
+            if shown:
+                self.manifest, self.uncertain = manifest, True
             raise
         self.manifest, self.uncertain = manifest, False
+
+    def follow_dir(self) -> None:
+        """CONFIG SET dir. An open log stays where it is. OSError: there is no such directory."""
+        config = self.server.config
+        self.server.disk.list(config.dir)
+        if config.appendonly and self._home not in ("", config.dir):
+            self.server.log("#", f"The append-only file stays in {self._home}: a start with dir {config.dir} will not "
+                                 "find it. CONFIG SET appendonly no, and then yes, begins one there.")
 
     def size_of(self, path: str) -> int:
         disk = self.server.disk
@@ -196,10 +234,17 @@ class Folder:
         finally:
             disk.close(file)
 
+    def names(self) -> list[str]:
+        """What is in the directory; nothing, where there is none."""
+        try:
+            return self.server.disk.list(self.directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def read_manifest(self) -> Manifest:
         """That of the disk; an empty one where there is none. Unreadable, OSError."""
         path, disk = self.path(self.manifest_name), self.server.disk
-        if self.manifest_name not in disk.list(self.directory):
+        if self.manifest_name not in self.names():
             return Manifest()
         try:
             return parse(read_file(disk, path))
@@ -210,15 +255,17 @@ class Folder:
     def adopt(self, manifest: Manifest) -> None:
         """A log from before Redis 7, one file beside the directory, becomes the base. OSError.
 
-        Redis: aofUpgradePrepare.
+        It is copied, and goes when the manifest that names the copy is durable: strict POSIX allows that a power
+        failure behind a rename from one directory to another finds neither name. Redis (aofUpgradePrepare) renames.
         """
         assert manifest.base
-        name = manifest.base.name
+        disk, name, home = self.server.disk, manifest.base.name, self.server.config.dir
+        old = self.server.path(name)
         self._make_directory()
+        commit(disk, self.path(name), self.path(f"temp-rewriteaof-{self.server.processes.pid}.aof"), _pieces(disk, old))
         self._commit(manifest)
-        self.server.disk.rename(self.server.path(name), self.path(name))
-        self.server.disk.fsync_dir(self.directory)          # the new name first: better two of them than none
-        self.server.disk.fsync_dir(self.server.config.dir)
+        remove(disk, old)
+        disk.fsync_dir(home)
         self.server.log("*", f"Successfully migrated an old-style AOF file ({name}) into the AOF directory "
                              f"({self.directory}).")
 
@@ -227,3 +274,13 @@ class Folder:
         if self.server.config.appenddirname not in self.server.disk.list(self.server.config.dir):
             self.server.disk.mkdir(self.directory)
         self.server.disk.fsync_dir(self.server.config.dir)
+
+
+def _pieces(disk: Disk, path: str) -> Iterator[bytes]:
+    """A file, piece by piece."""
+    file = disk.open(path, "r")
+    try:
+        while piece := disk.read(file, PIECE):
+            yield piece
+    finally:
+        disk.close(file)

@@ -48,6 +48,7 @@ ARGUMENT_MAX: Final = 512 << 20             # bytes
 ARITY: Final = {b"MULTI": 1, b"EXEC": 1, b"SELECT": 2}      # words
 A_TIME: Final = 64                          # elements of a collection in one command
 AT_ONCE: Final = 1 << 18                    # bytes
+COUNTS: Final = [b"*%d" % n for n in range(HEADS_MAX)]      # as SIZES: % costs more than all else
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -57,7 +58,8 @@ def records(commands: Iterable[Sequence[bytes]]) -> bytes:
     lines: list[bytes] = []
     add = lines.append
     for words in commands:
-        add(b"*%d" % len(words))
+        count = len(words)
+        add(COUNTS[count] if count < HEADS_MAX else b"*%d" % count)
         for word in words:
             size = len(word)
             add(SIZES[size] if size < HEADS_MAX else b"$%d" % size)
@@ -106,10 +108,11 @@ def _commands(key: bytes, value: Any) -> Iterator[bytes]:
 
 # ---- reading -------------------------------------------------------------------------------------
 
-def next_record(data: bytes, offset: int) -> tuple[Request, int] | int:
+def next_record(data: bytes, offset: int, size_max: int = ARGUMENT_MAX) -> tuple[Request, int] | int:
     """The record at the head of `data`, and its size; or how many bytes more it takes to go on, at the least.
 
-    An annotation is a record of no words. Unreadable: these bytes are none; `offset` is that of data[0].
+    An annotation is a record of no words. Unreadable: these bytes are none; `offset` is that of data[0]. An argument of
+    more than `size_max` bytes is taken for damage, and not for the beginning of what a crash has cut.
     """
     if data[:1] == b"#":
         end = data.find(b"\n", 0, ANNOTATION_MAX)
@@ -126,7 +129,7 @@ def next_record(data: bytes, offset: int) -> tuple[Request, int] | int:
         size = _line(data, at, b"$", offset)
         if size is None:
             return 1
-        if size > ARGUMENT_MAX:
+        if size > size_max:
             raise Unreadable(f"an argument of {size} bytes is impossible", offset + at)
         start = data.find(b"\n", at) + 1
         at = start + size + 2
@@ -169,17 +172,20 @@ class Replay:
         self.call.db, self.call.client = server.databases[0], None              # type: ignore[assignment]
         self.call.now_ms = server.now_ms
         self.unit, good = None, offset
+        size_max = max(ARGUMENT_MAX, size, server.config.proto_max_bulk_len)
         while True:
             found, used = well_formed(data)
             if not found:
-                first = next_record(data, offset) if data else 1
+                first = next_record(data, offset, size_max) if data else 1
                 if isinstance(first, int):
                     left = size - offset - len(data)            # what is there, whatever a record claims
                     more = disk.read(file, min(left, max(READ, first, len(data)))) if 0 < first <= left else b""
                     if not more:
                         return good
                     data += more
-                    turn(offset)
+                    db, now_ms = self.call.db, self.call.now_ms
+                    turn(offset)                                # whoever is served then has others
+                    self.call.db, self.call.now_ms, self.call.client = db, now_ms, None     # type: ignore[assignment]
                     continue
                 words, used = first
                 found = [words] if words else []

@@ -17,7 +17,8 @@ Interface:
   - Happening          one line of the trace
 
 When is there nothing left to wait for? When nothing moves at this instant (`settle`), nothing is scheduled in
-this computer (bytes on the wire, children, fsyncs), and the server says of no blocked client that it has a deadline.
+this computer (bytes on the wire, children, fsyncs), and the server says of no blocked client that it has a deadline,
+or waits for an fsync that is due.
 The cron timer, which comes round for ever, does not count.
 """
 
@@ -189,9 +190,10 @@ class World:
 
     def _scheduled(self) -> bool:
         """Whether something besides the server's cron is going to happen by itself."""
-        if self.clock.next_event_us() is not None:
+        server = self._running()
+        if self.clock.next_event_us() is not None or server.aof.is_about_to_sync:
             return True
-        deadline_ms = self._running().blocked_until_ms()
+        deadline_ms = server.blocked_until_ms()
         return deadline_ms is not None and deadline_ms >= self.clock.time_us() // 1000
 
     def _turn(self, limit_us: int | None) -> None:
