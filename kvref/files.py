@@ -12,7 +12,8 @@ Interface:
   - main(words)                 the command line; what it can do is the table COMMANDS
 
 Only `repair` changes a file; the others read, through the Disk port. What a start makes of a log is not described
-here: load.at_start is run, in a server that nobody can reach, on a disk that only pretends to change.
+here: load.at_start is run, in a server that nobody can reach, on a computer that only pretends (kvref.pretend). So all
+but the command line works without sockets and processes too, as in a browser.
 
 Which tail is cut? What ends in the midst of a unit, as a start would with `aof-load-truncated yes`. Also bytes that
 are no record, where no record follows them, or where they hold the zeros that a file system leaves of what was never
@@ -38,7 +39,6 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from kvref.config import Config, read_file
-from kvref.machine import RealClock, RealDisk, RealNetwork, RealProcesses
 from kvref.numbers import parse_int
 from kvref.persistence import load, manifest, tracer
 from kvref.persistence.cursor import CHUNK, Cursor, Unreadable
@@ -46,7 +46,8 @@ from kvref.persistence.rdb import TYPES, Reader, open_file
 from kvref.persistence.replay import ARGUMENT_MAX, READ, next_record
 from kvref.persistence.tracer import DETAIL, LEGEND, Part, Tracer, date, opened, quoted
 from kvref.persistence.snapshot import commit
-from kvref.ports import Disk, File, OpenMode, Ports
+from kvref.ports import Disk
+from kvref.pretend import Pretending, pretended
 from kvref.server import Server
 
 __all__ = ["Part", "Tail", "Verdict", "bad_tail", "dissect", "dissection", "main", "page", "repair", "verify"]
@@ -59,6 +60,9 @@ MANIFEST: Final = ".manifest"
 FILE_KINDS: Final = {"b": "base", "i": "incremental file", "h": "history, about to be deleted"}
 WORDS: Final = 8                # of a command that are shown
 SOUND: Final = "Nothing is to be repaired: a server would start with it, also with 'aof-load-truncated no'."
+NOT_LOADED: Final = "There is a dump, and with 'appendonly yes' it is not loaded. A server would start empty."
+NOTHING: Final = "There is nothing to load: no dump, and no log that a manifest names. A server would start empty."
+TOOK: Final = re.compile(r": \d+\.\d+ seconds$")          # a clock that stands cannot say how long
 BLOCK: Final = 4096             # of a file system
 HEAD: Final = re.compile(rb"\r\n\*\d{1,7}\r\n\$\d{1,2}\r\n[A-Za-z]{2,32}\r\n")       # behind a record, another
 HEAD_MAX: Final = 64
@@ -196,6 +200,8 @@ class Verdict:
     checksum: str = "not reached"                   # right, off
     refusal: Unreadable | None = None
     log: list[str] = field(default_factory=list)    # what the server would write in its own
+    cut: Tail | None = None                         # of a log: what the start would cut off
+    empty: str = ""                                 # why a start would load nothing
 
     @property
     def fine(self) -> bool:
@@ -210,13 +216,18 @@ class Verdict:
     @property
     def conclusion(self) -> str:
         keys = sum(count["keys"] - count["of these over"] for count in self.databases.values())
-        return (f"A server would start with it: {keys:,} key{'s' * (keys != 1)}." if self.fine else
-                f"A server would not start with it. {self.refusal}{ADVICE}")
+        if self.refusal:
+            return f"A server would not start with it. {self.refusal}{ADVICE}"
+        if self.empty:
+            return self.empty
+        cut = self.cut and f" Before that it would cut {self.cut.extent}. It keeps no copy of them; `repair` does."
+        return f"A server would start with it: {keys:,} key{'s' * (keys != 1)}.{cut or ''}"
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Name and text."""
         reader = self.reader
-        yield "bytes", f"{self.size:,}"
+        if self.size or self.fine:                  # else the manifest is refused, before any byte is looked at
+            yield "bytes", f"{self.size:,}"
         if reader.version:
             yield "version", f"{reader.version}, that of {WRITERS.get(reader.version, 'no release')}"
         for name, value in list(reader.aux.items())[:AUX_MAX]:
@@ -233,46 +244,12 @@ class Verdict:
 
     def __repr__(self) -> str:
         rows = [f"{size:>13,}{keys:>10,}  {name}" for name, (keys, size) in self.types.items()]
+        if self.empty == NOTHING:
+            return f"{self.path}\n\n{NOTHING}"
         rest = self.size - sum(size for _, size in self.types.values())
         table = ["", f"{'bytes':>13}{'keys':>10}  stored as", *rows, f"{rest:>13,}{'':10}  everything else"]
         return "\n".join([self.path, *(f"  {name:14}{text}" for name, text in self.facts()),
                           *(() if self.log else table), "", self.conclusion])
-
-
-class Pretending:
-    """A disk that is only read. Who writes believes it was done."""
-
-    def __init__(self, disk: Disk) -> None:
-        self.disk = disk
-        self.list, self.read, self.made = disk.list, disk.read, set[str]()
-
-    def open(self, path: str, mode: OpenMode) -> File:
-        try:
-            return self.disk.open(path, "r")
-        except FileNotFoundError:
-            if mode == "r" and path not in self.made:
-                raise
-            self.made.add(path)
-            return None
-
-    def size(self, file: File) -> int:
-        return 0 if file is None else self.disk.size(file)
-
-    def close(self, file: File) -> None:
-        if file is not None:
-            self.disk.close(file)
-
-    def write(self, file: File, data: bytes) -> int:
-        return len(data)
-
-    def rename(self, old: str, new: str) -> None:
-        self.made.add(new)
-
-    def truncate(self, file: File, size: int) -> None: ...
-
-    def _nothing(self, what: Any) -> None: ...
-
-    fsync = fsync_dir = unlink = mkdir = _nothing
 
 
 def log_config(disk: Disk, path: str) -> Config | None:
@@ -297,11 +274,12 @@ def log_config(disk: Disk, path: str) -> Config | None:
     return config
 
 
-def tried(disk: Disk, path: str, config: Config | None, databases: int, truncated: bool = True) -> Verdict:
+def tried(disk: Disk, path: str, config: Config | None, now_ms: int, databases: int,
+          truncated: bool = True) -> Verdict:
     """The verdict of a start itself; without a config with the file `path` alone. It takes the memory of a server."""
-    network, pretending, lines = RealNetwork(), Pretending(disk), list[str]()
-    ports = Ports(RealClock(), network, pretending, RealProcesses(network, RealDisk()))
-    own = config or Config()
+    ports, lines = pretended(disk, now_ms), list[str]()
+    own, pretending = config or Config(), ports.disk
+    assert isinstance(pretending, Pretending)
     own.databases, own.aof_load_truncated = databases, truncated
     server = Server(ports, own, Random(0), lambda level, text: lines.append(f"{level} {text}"))
     verdict = Verdict(path, 0, Reader(Cursor(b"")), log=lines)
@@ -311,11 +289,18 @@ def tried(disk: Disk, path: str, config: Config | None, databases: int, truncate
         verdict.refusal = error
     finally:
         pretending.close(server.aof.file)
-        network.stop()
-    lines.insert(0, "* with 'appendonly yes'")
-    verdict.size = server.last_load.total if server.last_load else 0
+    lines[:] = ["* with 'appendonly yes'", *(line for line in lines if not TOOK.search(line))]
+    verdict.size = sum(size for name, size in pretending.sizes.items() if not name.endswith(MANIFEST))
+    if pretending.cut:
+        cut, good = pretending.cut
+        reason = "the file ends in the midst of a unit"
+        verdict.cut = Tail(cut, good, pretending.sizes[cut], reason, _whole(disk, cut)[1])
+    if config and verdict.fine and not server.last_load:
+        verdict.empty = NOT_LOADED if config.dbfilename in disk.list(config.dir) else NOTHING
     for database in filter(None, server.databases):
         verdict.databases[database.index].update({"keys": len(database), "with a deadline": len(database.deadlines)})
+        if over := sum(deadline < now_ms for deadline in database.deadlines.values()):
+            verdict.databases[database.index]["of these over"] = over
     return verdict
 
 
@@ -327,7 +312,7 @@ def verify(disk: Disk, path: str, now_ms: int, databases: int = DATABASES) -> Ve
         return _verify_dump(disk, posixpath.join(config.dir, config.dbfilename), now_ms, databases)
     if not config and not is_log(disk, path):
         return _verify_dump(disk, path, now_ms, databases)
-    return tried(disk, path, config, databases)
+    return tried(disk, path, config, now_ms, databases)
 
 
 def _verify_dump(disk: Disk, path: str, now_ms: int, databases: int) -> Verdict:
@@ -367,6 +352,14 @@ class Tail(NamedTuple):
     good: int                                       # offset behind the last whole unit
     size: int                                       # bytes of the file
     reason: str
+    units: int                                      # whole ones, in front of it
+
+    @property
+    def extent(self) -> str:
+        """Behind the word "cut"."""
+        stay = "unit of commands stays" if self.units == 1 else "units of commands stay"
+        return (f"the last {self.size - self.good:,} of {self.size:,} bytes off {self.path}, from offset {self.good} "
+                f"on; {self.units:,} whole {stay}")
 
     def __str__(self) -> str:
         return (f"{self.path}: {self.reason}. "
@@ -402,27 +395,33 @@ def bad_tail(disk: Disk, path: str, databases: int = DATABASES) -> Tail | None:
         raise _refusal(path, "this is no append-only file")
     if not config and any(name.endswith(MANIFEST) for name in disk.list(posixpath.dirname(whole))):
         raise _refusal(path, "this is one file of several: name the manifest beside it")
-    refusal = tried(disk, whole, config, databases, truncated=False).refusal
+    refusal = tried(disk, whole, config, 0, databases, truncated=False).refusal
     if refusal is None:
         return None
-    good = end = 0
-    is_tail = refusal.where == (_last(disk, config) if config else whole)
-    try:
-        for part, closed in records(disk, refusal.where) if is_tail else ():
-            end = part.offset + part.length
-            good = end if closed else good
-    except Unreadable as error:
-        is_tail = isinstance(error, Torn)
-    if is_tail and refusal.offset >= good:
+    if refusal.where == (_last(disk, config) if config else whole):
+        good, units, error = _whole(disk, refusal.where)
         cursor, _, file = open_file(disk, refusal.where)
         disk.close(file)
-        if good < cursor.left:
-            return Tail(refusal.where, good, cursor.left, refusal.what.partition(";")[0])
-    raise _refusal(refusal.where, f"at offset {refusal.offset}: {refusal.what}; this is no bad tail of the last file")
+        if (error is None or isinstance(error, Torn)) and refusal.offset >= good and good < cursor.left:
+            return Tail(refusal.where, good, cursor.left, refusal.what.partition(";")[0], units)
+    raise _refusal(refusal.where, f"{refusal.what}; this is no bad tail of the last file", refusal.offset)
 
 
-def _refusal(path: str, what: str) -> Unreadable:
-    error = Unreadable(f"{what}, and nothing else can be repaired: restore a good copy", 0)
+def _whole(disk: Disk, path: str) -> tuple[int, int, Unreadable | None]:
+    """Of a file of a log: where its last whole unit ends, how many there are, and what is wrong then."""
+    good = units = 0
+    try:
+        for part, closed in records(disk, path):
+            if closed:
+                good = part.offset + part.length
+                units += part.meaning.startswith("unit")
+    except Unreadable as error:
+        return good, units, error
+    return good, units, None
+
+
+def _refusal(path: str, what: str, offset: int = 0) -> Unreadable:
+    error = Unreadable(f"{what}, and nothing else can be repaired: restore a good copy", offset)
     error.where = path
     return error
 
@@ -517,6 +516,7 @@ STATUS: Final = "Exit status: 0 fine, 1 the file cannot be read, 2 usage. Only `
 
 def main(words: list[str]) -> int:
     """Run the command; returns its exit status. SystemExit for --help, and for wrong usage."""
+    from kvref.machine import RealClock, RealDisk       # a browser has none, and the rest of this module works there
     parser = argparse.ArgumentParser(PROGRAM, description="Look into files of Redis, without a server.", epilog=STATUS)
     own_lines = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

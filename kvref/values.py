@@ -12,8 +12,9 @@ Interface:
     SortedSet   zset        listpack while it is small, then skiplist
 
 Small collections are kept by Redis in one block of memory, which is compact, and quick as long as it is short.
-Python's objects have no such forms; the answer is the encoding that Redis would choose for the value if it
-loaded it now. Redis keeps the larger form when a collection shrinks again; kvref does not remember.
+Python's objects have no such forms; the answer is the encoding that Redis would choose for the value if a command
+made it now. Redis keeps the larger form when a collection shrinks again, and a listpack that a file held however long
+its texts are; kvref does not remember.
 
 Redis: object.c (tryObjectEncoding, strEncoding), t_hash.c, t_set.c, t_zset.c (the *TypeConvert functions).
 """

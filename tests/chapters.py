@@ -39,14 +39,14 @@ MECHANISMS = {str(module.path): module for module in MODULES.values() if module.
 
 
 def block() -> None:
-    """From now on this process has no sockets, no fork, no threads and no matplotlib, like a browser."""
+    """From now on this process has no sockets, no fork, no threads, no `resource` and no matplotlib, like a browser."""
     real_import = builtins.__import__
 
     def refuse(*words: Any, **options: Any) -> Any:
         raise RuntimeError("this is missing here, as it is in a browser")
 
     def import_(name: str, *more: Any, **options: Any) -> Any:
-        if name.split(".")[0] == "matplotlib":
+        if name.split(".")[0] in ("matplotlib", "resource"):
             raise ImportError(f"No module named {name!r}")
         return real_import(name, *more, **options)
     socket.socket.__init__ = refuse                 # type: ignore[method-assign]

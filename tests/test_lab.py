@@ -369,7 +369,7 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 def test_the_readme_gives_every_library_its_reason() -> None:
     rows = re.search(r"^\| library \| why \|$(.+?)^$", README, re.M | re.S)
     assert rows
-    named = {name.strip() for names in re.findall(r"^\| ([a-z, ]+) \|", rows[1], re.M) for name in names.split(",")}
+    named = {name.strip() for names in re.findall(r"^\| ([a-z, -]+) \|", rows[1], re.M) for name in names.split(",")}
     required = {line.split("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
     assert named == required
 

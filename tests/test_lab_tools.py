@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
+from nbformat.v4 import new_code_cell, new_notebook
 
 import kvref
 from kvref.lab import judging, questions
 from kvref.lab.cli import format_reply
 from kvref.lab.figures import MISSING, figure
-from kvref.lab.judging import Wrong, exercise, expect, judge
+from kvref.lab.judging import Wrong, bounded, exercise, expect, judge
 from kvref.lab.questions import Record, concepts, predict, progress
 from kvref.lab.redis_magic import NOBODY
 from kvref.lab.wire import Wire
@@ -330,6 +335,101 @@ def test_arguments_are_shown_as_they_were_given() -> None:
         return given.pop()
     with pytest.raises(Wrong, match=r"^pop\(\[1\]\) returned"):
         expect(pop, [1], wants=2)
+
+
+def for_ever(n: int) -> int:
+    while True:
+        n += 1
+
+
+def deaf(n: int) -> int:
+    while True:
+        try:
+            n += len(str(n))
+        except:                                         # noqa: E722
+            pass
+
+
+def waits(n: int) -> int:
+    while True:
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch, exercise_99: None) -> Iterator[None]:
+    """Little time; and whatever happens, nothing is left behind."""
+    for name, value in {"WORK_S": 0.1, "WAIT_S": 60, "LOOK_S": 0.01}.items():
+        monkeypatch.setattr(judging, name, value)
+    before = threading.enumerate(), sys.gettrace(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
+    yield
+    assert (threading.enumerate(), sys.gettrace(), signal.getsignal(signal.SIGINT),
+            signal.getsignal(signal.SIGALRM)) == before
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("solution", [for_ever, deaf])
+def test_a_loop_without_an_end_is_stopped(solution: Any, capsys: Any) -> None:
+    for hint in ("Hint 1 of 3: One.", "Hint 2 of 3: Two."):
+        assert verdict(capsys, solution) == [
+            "Not yet. After 0.1 seconds of work your code was still at it. Has a loop no end?", hint]
+    assert verdict(capsys, lambda n: 2 * n) == ["Solved."]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_who_waits_for_ever_is_stopped_too(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "WORK_S", 60)
+    monkeypatch.setattr(judging, "WAIT_S", 0.1)
+    assert verdict(capsys, waits)[0] == (
+        "Not yet. After 0.1 seconds of waiting your code was still at it. Has a loop no end?")
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_judge_may_run_in_any_thread(capsys: Any) -> None:
+    thread = threading.Thread(target=judge, args=("99-1", for_ever))
+    thread.start()
+    thread.join()
+    assert "0.1 seconds of work" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_solution_is_not_traced_as_that_would_slow_it_down(capsys: Any) -> None:
+    assert verdict(capsys, lambda n: 2 * n if sys.gettrace() is None else 0) == ["Solved."]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_without_threads_lines_are_counted(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: Any) -> None:
+        raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(judging, "LINES_IN_ALL", 10_000)
+    assert verdict(capsys, for_ever)[0] == (
+        "Not yet. After 10,000 lines of Python your code was still at it. Has a loop no end?")
+    assert verdict(capsys, lambda n: 2 * n) == ["Solved."]
+
+
+@pytest.mark.usefixtures("hurried")
+def test_one_small_case_can_be_bounded_and_is_named(capsys: Any) -> None:
+    @exercise("99-2", "One.")
+    def small(solution: Any) -> None:
+        with bounded("A set of one member.", lines=1000):
+            solution(1)
+    judge("99-2", for_ever)
+    assert capsys.readouterr().out.startswith("Not yet. A set of one member: after 1,000 lines of Python your code was ")
+    with pytest.raises(judging.Endless), bounded("x"):              # the time of the judge around it
+        raise judging.Endless
+
+
+def test_a_kernel_survives_a_loop_without_an_end(tmp_path: Path) -> None:
+    NotebookClient = pytest.importorskip("nbclient").NotebookClient
+    book = new_notebook(cells=[new_code_cell(source) for source in (
+        "from kvref.lab import judging\njudging.WORK_S = 0.2\n"
+        "@judging.exercise('99-1', 'One.')\ndef check(solution):\n    solution()",
+        "def endless():\n    while True:\n        pass\njudging.judge('99-1', endless)",
+        "judging.judge('99-1', lambda: 0)")])
+    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert [cell.outputs[0].text for cell in book.cells[1:]] == [
+        "Not yet. After 0.2 seconds of work your code was still at it. Has a loop no end?\nHint 1 of 1: One.\n",
+        "Solved.\n"]
 
 
 def test_an_exercise_that_does_not_exist(capsys: Any) -> None:

@@ -206,7 +206,8 @@ def test_what_is_no_solution_gets_a_hint_and_no_traceback(path: Path, capsys: py
 # --- what they name exists -------------------------------------------------------------------------------------------
 
 REDIS_SYMBOLS = (ROOT / "tests" / "redis_symbols.txt").read_text().split("---\n")[1].split()
-PROGRAMS = {"redis-cli", "redis-server", "redis-benchmark", "redis-py", "kvref-server", "my-course"}
+PROGRAMS = {"redis-cli", "redis-server", "redis-benchmark", "redis-check-aof", "redis-check-rdb", "redis-py", "strace",
+            "kvref-server", "my-course"}
 
 
 def known_names(path: Path) -> set[str]:
@@ -221,7 +222,7 @@ def known_names(path: Path) -> set[str]:
 
 @each(CHAPTERS)
 def test_every_name_exists(path: Path) -> None:
-    names = known_names(path)
+    names = known_names(path) | PROGRAMS
     directives = {*DIRECTIVES, *PROGRAMS}
     spelled = {row.name.upper() for row in commands()}
     wrong = []

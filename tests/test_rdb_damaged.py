@@ -569,7 +569,7 @@ def test_a_mutated_value_is_restored_or_refused(payload: bytes, dice: random.Ran
         assert isinstance(value, bytes) or len(value)
 
 
-MANY = range(200_000)
+MANY = range(60_000)
 LARGE: dict[str, Any] = {
     "list": deque(b"%06d" % (n * 7919 % 1_000_003) * 3 for n in MANY),
     "hash": Hash((b"f%d" % n, b"v%d" % n) for n in MANY),
@@ -579,8 +579,12 @@ LARGE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_while_a_large_collection_is_saved_a_few_blocks_are_held(name: str, traced: None) -> None:
-    """However large it is; of a list all packed nodes, 10 bytes for each element here: their number comes first."""
+def test_while_a_large_collection_is_saved_a_few_blocks_are_held(name: str, traced: None,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large it is; of a list all packed nodes, 10 bytes for each element here: their number comes first.
+
+    With small blocks: who counts memory takes his time for each element."""
+    monkeypatch.setattr(rdb, "BLOCK", 1 << 16)
     database = Database(0, lambda database, key: None)
     database.set(b"k", LARGE[name])
     for config in (PLAIN, Config()):

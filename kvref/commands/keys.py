@@ -6,7 +6,8 @@ A deadline is an instant of the wall clock, in milliseconds. EXPIRE and its kin 
 of them are logged as PEXPIREAT, or as DEL where the instant has already passed.
 
 Redis: db.c, expire.c, and the OBJECT command in object.c. Simpler here: UNLINK frees the value at once, as DEL does;
-OBJECT ENCODING is what the value would have if it were loaded now, without the history of how it grew.
+OBJECT ENCODING is what the value would have if a command made it now: not how it grew, nor what a file held (of which
+Redis keeps the listpacks).
 """
 
 from __future__ import annotations

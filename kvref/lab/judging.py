@@ -14,13 +14,23 @@ Interface:
   - exercise(id, *hints)      declares a judge: a function that raises Wrong, or lets the solution's own error through
   - expect(solution, *arguments, wants)     call, compare, raise Wrong with what came
   - Wrong                     one sentence: what is not right yet
+  - bounded(what)             around one small case: a loop without an end is Wrong at once, and `what` says where
+
+A loop without an end must not take the reader's kernel with it. So each judge has its time: 10 seconds of work, 60 of
+waiting. A thread looks at the clock meanwhile, and raises Endless in ours when it is over: that costs a solution
+nothing, and needs no signal. Where there are no threads, lines are counted instead.
 """
 
 from __future__ import annotations
 
+import ctypes
 import runpy
+import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kvref.lab import reader
@@ -28,6 +38,11 @@ from kvref.lab.questions import record
 
 HINTS = 3
 NOTHING = "There is nothing to judge yet."
+WORK_S = 10                     # seconds of the processor: a busy computer is not the reader's fault
+WAIT_S = 60                     # seconds on the wall
+LOOK_S = 0.05                   # between two looks at the clock
+LINES = 1_000_000               # of Python, for one small case
+LINES_IN_ALL = 30_000_000       # for a judge, where there are no threads
 Judge = Callable[[Any], None]
 _judges: dict[str, tuple[Judge, tuple[str, ...]]] = {}
 _failures: dict[str, int] = {}
@@ -36,6 +51,10 @@ _loaded: set[str] = set()
 
 class Wrong(Exception):
     """What is not right yet."""
+
+
+class Endless(BaseException):
+    """The time is over. No Exception, so that a solution does not catch it."""
 
 
 def exercise(id: str, *hints: str) -> Callable[[Judge], Judge]:
@@ -75,7 +94,7 @@ def judge(id: str, solution: Any) -> None:
 
 def _complaint(check: Judge, solution: Any) -> str:
     try:
-        check(solution)
+        _in_time(check, solution)
     except Wrong as wrong:
         return str(wrong)
     except NotImplementedError:
@@ -83,6 +102,65 @@ def _complaint(check: Judge, solution: Any) -> str:
     except Exception as error:
         return f"Your code raised {type(error).__name__}{_where(error)}: {error}"
     return ""
+
+
+def _in_time(check: Judge, solution: Any) -> None:
+    """As check(solution); Wrong when its time is over."""
+    worked_s, began_s, ended = time.process_time(), time.monotonic(), threading.Event()
+    ours = ctypes.c_ulong(threading.get_ident())
+
+    def is_over() -> bool:
+        return time.process_time() - worked_s > WORK_S or time.monotonic() - began_s > WAIT_S
+
+    def watch() -> None:
+        while not ended.wait(LOOK_S):
+            if is_over():               # again and again: a solution may have caught the last one
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ours, ctypes.py_object(Endless))
+    thread = threading.Thread(target=watch, name="judge", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:                # in a browser
+        with bounded("", LINES_IN_ALL):
+            check(solution)
+        return
+    try:
+        check(solution)
+    except Endless:
+        seconds, what = (WORK_S, "work") if time.process_time() - worked_s > WORK_S else (WAIT_S, "waiting")
+        raise Wrong(f"After {seconds} seconds of {what} your code was still at it. Has a loop no end?") from None
+    finally:
+        while True:
+            try:
+                ended.set()
+                thread.join()
+                break
+            except Endless:             # a last one, that was on its way
+                pass
+
+
+@contextmanager
+def bounded(what: str, lines: int = LINES) -> Iterator[None]:
+    """Wrong as soon as so many lines of Python were run; of kvref's own functions only the calls count."""
+    left = lines
+
+    def count(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Endless
+        return None if frame.f_globals.get("__name__", "").startswith("kvref.") else count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield
+    except Endless:
+        if left >= 0:                   # not ours: the judge's time is over
+            raise
+        case = f"{what.rstrip('.')}: after" if what else "After"
+        raise Wrong(f"{case} {lines:,} lines of Python your code was still at it. Has a loop no end?") from None
+    finally:
+        sys.settrace(before)
 
 
 def _where(error: Exception) -> str:

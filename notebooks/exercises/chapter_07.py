@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kvref.config import Config
-from kvref.lab.judging import Wrong, exercise, expect
+from kvref.lab.judging import Wrong, bounded, exercise, expect
 from kvref.persistence import rdb
 from kvref.persistence.crc64 import crc64
 from kvref.persistence.cursor import Cursor, Unreadable
@@ -20,38 +19,11 @@ from kvref.skiplist import SortedSet
 
 PLAIN = Config.load(directives=[("rdbcompression", "no")])
 PACKED = Config()
-LINES = 1_000_000               # of Python, that a solution may run for one small case
 MEMORY = 1_000_000
 
 
 def first_difference(found: bytes, wanted: bytes) -> int:
     return next((at for at, pair in enumerate(zip(found, wanted)) if pair[0] != pair[1]), min(len(found), len(wanted)))
-
-
-class Endless(BaseException):
-    """No Exception, so that a solution does not catch it."""
-
-
-@contextmanager
-def bounded(what: str) -> Iterator[None]:
-    """A loop that would take years is Wrong."""
-    left = LINES
-
-    def count(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Endless
-        return count
-
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        yield
-    except Endless:
-        raise Wrong(f"{what.rstrip('.')}: after {LINES:,} lines of Python your code was still at it.") from None
-    finally:
-        sys.settrace(before)
 
 
 @contextmanager
