@@ -17,6 +17,7 @@ Redis: config.c; the command line is main() in server.c. Simpler here: one parse
 
 from __future__ import annotations
 
+import copy
 import posixpath
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,12 @@ class Config:
         changed = [f"{row.name} {as_text(self.shown(row))}" for row in _rows()
                    if self.get(row.name) != row.default and not isinstance(row.kind, Secret)]
         return f"<Config {', '.join(changed) or 'of defaults'}>"
+
+    def copy(self) -> Config:
+        """The same values, for another server: nobody watches them yet."""
+        twin = copy.copy(self)
+        twin._watchers, twin.ignored = {}, self.ignored.copy()
+        return twin
 
     # ---- starting
 

@@ -181,13 +181,14 @@ class String(Kind):
 class FileName(String):
     """A name without a path."""
 
-    def __init__(self, directive: str, noun: str = "filename", empty: bool = False) -> None:
-        self.directive, self.noun, self.empty = directive, noun, empty
+    def __init__(self, directive: str, noun: str = "filename", empty: bool = False,
+                 refused: tuple[bytes, ...] = (b".", b"..")) -> None:
+        self.directive, self.noun, self.empty, self.refused = directive, noun, empty, refused
 
     def read(self, words: list[bytes], old: Any, in_file: bool) -> str:
         if not words[0] and not self.empty:
             raise ValueError(f"{self.directive} can't be empty")
-        if b"/" in words[0] or b"\\" in words[0] or words[0] in (b".", b".."):
+        if b"/" in words[0] or b"\\" in words[0] or words[0] in self.refused:
             raise ValueError(f"{self.directive} can't be a path, just a {self.noun}")
         return as_text(words[0])
 
@@ -406,7 +407,7 @@ KINDS: dict[str, Kind] = {
     "bool": Bool(), "text": Kind(), "string": String(), "secret": Secret(), "dir": Dir(), "bind": Bind(),
     "save": Save(), "limits": BufferLimits(), "words": Words(), "replicaof": ReplicaOf(), "events": Events(),
     "hz": Hz(0, LIMITS["I"]),
-    "dbfilename": FileName("dbfilename", empty=True),
+    "dbfilename": FileName("dbfilename", empty=True, refused=()),
     "appendfilename": FileName("appendfilename"),
     "appenddirname": FileName("appenddirname", "dirname"),
     "shutdown": Enums("default|save|nosave|now|force"),

@@ -58,7 +58,8 @@ EXACT_NS = 1_000_000                # a slow log that asks for less has each cal
 class Server:
     """One Redis. Nothing here is global: two of them live side by side in one process."""
 
-    def __init__(self, ports: Ports, config: Config, random: Random, log: Callable[[str, str], None]) -> None:
+    def __init__(self, ports: Ports, config: Config, random: Random, log: Callable[[str, str], None],
+                 commands: dict[bytes, Command] | None = None) -> None:
         self.ports: Ports = ports
         self.clock, self.network = ports.clock, ports.network
         self.disk, self.processes = ports.disk, ports.processes
@@ -74,8 +75,8 @@ class Server:
         self.now_ms: int = 0                                    # wall clock, cached
         self._refresh_at_ns: int = 0
         self.update_time()
-        self.commands: dict[bytes, Command] = table()
-        self._plain = {name: row for name, row in self.commands.items() if row.is_plain and row.handler}
+        self.commands: dict[bytes, Command] = commands or table()      # with counters
+        self._plain = {name: row for name, row in self.commands.items() if row.is_plain}
         # Those who want to hear of changes: (database, key, event). Empty while nobody watches or waits.
         self.on_change: list[Callable[[Database, bytes, str], None]] = []
         self.databases: list[Database] = [Database(i, self.on_expired, self.on_change) for i in range(config.databases)]
@@ -109,9 +110,7 @@ class Server:
         self.slowlog: SlowLog = SlowLog()
         self._started_ns: int = 0                               # when the call or the run at hand began
         self._slow_ns: int = 0                                  # a call that took so long enters the slow log
-        self.command_rate: Rate = Rate()
-        self.input_rate: Rate = Rate()
-        self.output_rate: Rate = Rate()
+        self.command_rate, self.input_rate, self.output_rate = Rate(), Rate(), Rate()
         self._sampled_us: int = self.now_us
         self.stopped, self.failure = False, ""                  # failure: why it had to end at once
         self.follow_config()

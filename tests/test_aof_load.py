@@ -364,6 +364,16 @@ def test_a_base_must_be_whole(contents: dict[str, bytes], machine: Machine) -> N
     is_refused(machine, BASE)
 
 
+def test_debug_loadaof_of_a_damaged_log_is_an_error_and_the_server_goes_on(machine: Machine) -> None:
+    """Redis would end."""
+    lay(machine, {BASE: dump(), INCR1: WHOLE})
+    restart(machine, appendonly="yes", enable_debug_command="yes")
+    put(machine, f"{FOLDER}/{BASE}", b"RED")
+    alice = machine.connect()
+    assert str(alice("DEBUG", "LOADAOF")) == "ERR Error trying to load the AOF files, check server logs."
+    assert alice("PING") == "PONG" and BASE in said(machine)
+
+
 @pytest.mark.parametrize("name", [BASE, INCR1])
 def test_a_file_that_is_missing_is_named(name: str, machine: Machine) -> None:
     lay(machine, {BASE: dump(), INCR1: WHOLE})

@@ -1,11 +1,13 @@
 """The simulated disk: real errors, and two states kept apart, what is visible and what is durable."""
 
 import errno
+import pickle
 
 import pytest
 
 from kvref.sim.clock import Clock
-from kvref.sim.disk import Disk
+from kvref.sim.disk import Disk, Fault
+from kvref.sim.processes import Processes
 
 
 @pytest.fixture
@@ -243,8 +245,14 @@ def test_after_a_power_loss_paths_are_the_durable_ones_and_open_files_are_dead(d
     assert code(disk.write, lost, b"z") == errno.EBADF
 
 
-def test_the_profile_synced_has_one_state_and_others_are_unknown(disk):
-    assert list(disk.states("synced")) == [0]
+def test_states_are_numbered_and_others_are_refused(disk):
+    put(disk, "/f", b"ab")
+    disk.write(disk.open("/f", "a"), b"cd")
+    assert list(disk.states("synced")) == [0] and list(disk.states("ext4")) == [0, 1, 2]
+    with pytest.raises(ValueError, match="states 0 to 2, not 3"):
+        disk.power_loss("ext4", 3)
+    disk.power_loss("ext4", 2)
+    assert disk.content("/f") == b"abcd" and list(disk.states("ext4")) == [0]
     with pytest.raises(ValueError, match="state"):
         disk.power_loss("synced", 1)
     with pytest.raises(ValueError, match="'sunny'.*synced"):
@@ -345,3 +353,288 @@ def test_the_disk_shows_itself(disk):
     assert lines == ["<Disk, 12 operations", "/d/ the name is not durable",
                      "/d/new 1 bytes, 0 of them durable, the name is not durable",
                      "/d/part 15 bytes, 10 of them durable", "/d/whole 1,234 bytes, durable>"]
+
+
+def test_a_notebook_shows_a_table_with_bars(disk):
+    disk.mkdir("/d")
+    put(disk, "/d/a<b", b"x" * 30)
+    disk.write(disk.open("/d/a<b", "a"), b"y" * 10)
+    for number in range(20):
+        put(disk, "/d/many", bytes([number]), "")
+    html = disk._repr_html_()
+    assert "/d/a&lt;b" in html and "a<b" not in html and "<script" not in html
+    assert "<td>40</td><td>30</td>" in html and "width:90px" in html and "write /d/a&lt;b 10 bytes at 30" in html
+    assert "more</td>" in html and html.count("<tr>") == 5
+    disk.faults.append(Fault("fsync", error="EIO"))
+    code(disk.fsync, disk.open("/d/a<b", "a"))
+    assert "dropped: #" in disk._repr_html_()
+
+
+# ---- images
+
+def test_an_image_is_all_that_is_visible_and_a_disk_of_it_has_it_durably(disk):
+    disk.mkdir("/d")
+    put(disk, "/d/f", b"x", sync="")
+    put(disk, "/d-", b"", sync="")
+    disk.mkdir("/d/empty")
+    image = disk.image()
+    assert image == (("/d", None), ("/d-", b""), ("/d/empty", None), ("/d/f", b"x"))
+    twin = Disk.of(image, Clock())
+    assert twin.image() == image and twin.operations == []
+    twin.power_loss()
+    assert twin.image() == image
+    put(twin, "/d/g", b"new")
+    twin.write(twin.open("/d/f", "a"), b"y")
+    twin.power_loss()
+    assert twin.image() == (*image, ("/d/g", b"new"))
+
+
+def test_files_of_before_a_power_loss_are_dead_though_inodes_are_numbered_anew(disk):
+    files = [disk.open(f"/{number}", "w") for number in range(5)]
+    disk.fsync_dir("/")
+    view = disk.instantly()
+    disk.power_loss()
+    put(disk, "/new", b"x")
+    assert [code(disk.write, file, b"x") for file in files] == [errno.EBADF] * 5
+    assert view.image() == disk.image() and len(disk.image()) == 6
+
+
+def test_a_disk_that_moves_to_another_computer_takes_its_unsynced_state_along(disk):
+    put(disk, "/f", b"x", sync="name")
+    disk.faults.append(Fault("*", error="EIO", times=0))
+    clock = Clock()
+    twin = disk.moved(clock, iter(range(1, 100)))
+    twin.fsync(twin.open("/f", "a"))
+    assert clock.monotonic_us() == 1000 and disk.clock.monotonic_us() == 1000
+    twin.power_loss()
+    assert twin.content("/f") == b"x" and [done.seq for done in twin.operations] == [4, 5]
+
+
+# ---- faults
+
+def test_a_fault_is_data(disk):
+    fault = Fault("write", "/f*", error="ENOSPC", short=3, after=1, times=0)
+    assert repr(fault) == "Fault('write', path='/f*', error='ENOSPC', short=3, after=1, times=0)"
+    assert pickle.loads(pickle.dumps(fault)) == fault == Fault("write", "/f*", "ENOSPC", 3, after=1, times=0)
+    disk.faults.append(fault)
+    file = disk.open("/file", "w")
+    assert [disk.write(file, b"abcdef"), fault.fired, disk.write(file, b"abcdef"), fault.fired] == [6, 0, 3, 1]
+    assert repr(fault).endswith("times=0) struck 1 times") and fault.fresh().fired == 0
+    with pytest.raises(ValueError, match="ENOSPACE"):
+        Fault("write", error="ENOSPACE")
+
+
+def test_a_full_disk_takes_a_part_and_then_nothing(disk):
+    disk.faults.append(Fault("write", "/f", error="ENOSPC", short=4, times=0))
+    file = disk.open("/f", "w")
+    assert disk.write(file, b"abcdef") == 4
+    with pytest.raises(OSError, match="No space left on device") as error:
+        disk.write(file, b"ef")
+    assert error.value.errno == errno.ENOSPC
+    assert disk.content("/f") == b"abcd" and disk.write(disk.open("/g", "w"), b"abcdef") == 6
+    assert [repr(done) for done in disk.operations[:2]] == ["#1 create /f", "#2 write /f 4 bytes at 0 (short)"]
+    assert file.position == 4
+
+
+def test_every_operation_can_fail_and_then_it_has_not_been(disk):
+    put(disk, "/f", b"x")
+    disk.mkdir("/d")
+    reader, writer = disk.open("/f", "r"), disk.open("/f", "a")
+    calls = {"create": (disk.open, "/new", "w"), "truncate": (disk.truncate, writer, 0),
+             "write": (disk.write, writer, b"y"), "open": (disk.open, "/f", "r"), "read": (disk.read, reader, 1),
+             "fsync": (disk.fsync, writer),
+             "rename": (disk.rename, "/f", "/g"), "unlink": (disk.unlink, "/f"), "mkdir": (disk.mkdir, "/e"),
+             "fsync_dir": (disk.fsync_dir, "/"), "list": (disk.list, "/")}
+    before, image = len(disk.operations), disk.image()
+    for kind, call in calls.items():
+        disk.faults[:] = [Fault(kind, error="EIO")]
+        assert code(*call) == errno.EIO, kind
+        assert disk.faults[0].fired == 1
+    assert len(disk.operations) == before and disk.image() == image
+    for kind, call in calls.items():
+        call[0](*call[1:]) if kind not in ("unlink", "rename") else None        # struck once, and no more
+    disk.faults[:] = [Fault("truncate", error="EROFS")]
+    assert code(disk.open, "/f", "w") == errno.EROFS
+
+
+def test_faults_strike_after_so_many_and_so_often_and_by_name(disk):
+    disk.faults.append(Fault("fsync", "/*.aof", error="EIO", after=1, times=2))
+    log, other = disk.open("/a.aof", "w"), disk.open("/dump", "w")
+    results = []
+    for _ in range(5):
+        disk.fsync(other)
+        try:
+            disk.fsync(log)
+            results.append("")
+        except OSError as error:
+            results.append(errno.errorcode[error.errno])
+    assert results == ["", "EIO", "EIO", "", ""]
+
+
+def test_a_slow_operation_takes_longer_and_several_faults_add_up(disk):
+    disk.faults += [Fault("fsync", delay_us=50_000), Fault("*", delay_us=7, after=1, times=0)]
+    file = disk.open("/f", "w")
+    disk.write(file, b"x")
+    disk.fsync(file)
+    disk.fsync(file)
+    assert [done.time_us for done in disk.operations] == [0, 7, 51_014, 52_021]
+
+
+def test_a_failed_fsync_leaves_bytes_readable_and_no_later_fsync_saves_them(disk):
+    put(disk, "/f", b"ab")
+    file = disk.open("/f", "a")
+    disk.write(file, b"cd")
+    disk.faults.append(Fault("fsync", error="EIO"))
+    assert code(disk.fsync, file) == errno.EIO
+    assert repr(disk.operations[-1]) == "#6 fsync /f (EIO)"
+    disk.fsync(file)
+    assert (disk.content("/f"), disk.content("/f", durable=True)) == (b"abcd", b"ab")
+    assert [repr(done) for done in disk.dropped] == ["#5 write /f 2 bytes at 2"]
+    assert disk.copy().dropped == disk.dropped
+    assert repr(disk).endswith("4 bytes, 2 of them durable, 2 dropped by a failed fsync>")
+    disk.write(file, b"ef")
+    disk.fsync(file)
+    assert (disk.content("/f"), disk.content("/f", durable=True)) == (b"abcdef", b"ab\0\0ef")
+    disk.power_loss()
+    assert disk.content("/f") == b"ab\0\0ef" and disk.dropped == []
+
+
+def test_a_failed_fsync_drops_what_was_written_before_it_began_and_no_truncate(disk):
+    put(disk, "/f", b"abcd")
+    file = disk.open("/f", "a")
+    disk.truncate(file, 1)
+    disk.write(file, b"early")
+    disk.faults.append(Fault("fsync", error="EIO"))
+    begun = disk.begin_fsync(file)
+    disk.write(file, b"late")
+    assert code(disk.end_fsync, begun) == errno.EIO
+    disk.fsync(file)
+    assert disk.content("/f", durable=True) == b"a" + bytes(5) + b"late"
+
+
+def test_a_failed_fsync_of_a_directory_leaves_its_names_undecided(disk):
+    put(disk, "/f", b"x", sync="data")
+    disk.faults.append(Fault("fsync_dir", error="EIO"))
+    assert code(disk.fsync_dir, "/") == errno.EIO
+    disk.copy().power_loss()
+    disk.fsync_dir("/")
+    disk.power_loss()
+    assert disk.content("/f") == b"x"
+
+
+def test_a_lying_fsync_succeeds_and_saves_nothing(disk):
+    disk.faults += [Fault("fsync", lies=True, times=0), Fault("fsync_dir", lies=True, times=0)]
+    put(disk, "/f", b"x")
+    assert [repr(done) for done in disk.operations[-2:]] == ["#3 fsync /f (lies)", "#4 fsync_dir / (lies)"]
+    for profile in "synced", "ext4":
+        twin = disk.copy()
+        twin.power_loss(profile)
+        assert twin.image() == ()
+    disk.faults.clear()
+    disk.fsync(disk.open("/f", "a"))
+    disk.fsync_dir("/")
+    disk.power_loss()
+    assert disk.content("/f") == b"x"
+
+
+def test_a_copy_has_no_faults_and_uses_none_up(disk):
+    disk.faults.append(Fault("write", error="EIO"))
+    twin = disk.copy()
+    twin.write(twin.open("/f", "w"), b"x")
+    assert twin.faults == [] and disk.faults[0].fired == 0
+    view = disk.instantly()
+    assert code(view.write, view.open("/f", "w"), b"x") == errno.EIO
+
+
+# ---- ... of those that work in the background
+
+@pytest.fixture
+def processes(disk):
+    return Processes(disk.clock, disk, lambda: None)
+
+
+def snapshot(disk):
+    """The work of a child."""
+    file = disk.open("/temp", "w")
+    left = b"snapshot"
+    while left:
+        left = left[disk.write(file, left):]
+    disk.fsync(file)
+    disk.close(file)
+    disk.rename("/temp", "/dump")
+    disk.fsync_dir("/")
+
+
+def test_a_background_fsync_may_be_slow(disk, processes):
+    file = disk.open("/f", "w")
+    disk.write(file, b"x")
+    disk.fsync_dir("/")
+    disk.faults.append(Fault("fsync", delay_us=3_000_000))
+    job = processes.fsync_in_background(file)
+    disk.clock.sleep(3_000_999)
+    assert not job.done
+    disk.clock.sleep(1)
+    assert job.done and disk.content("/f", durable=True) == b"x"
+
+
+def test_a_background_fsync_may_fail_or_lie(disk, processes):
+    file = disk.open("/f", "w")
+    disk.fsync_dir("/")
+    disk.faults += [Fault("fsync", error="EIO"), Fault("fsync", lies=True, after=1)]
+    jobs = []
+    for _ in range(3):
+        disk.write(file, b"x")
+        jobs.append(processes.fsync_in_background(file))
+        disk.clock.sleep(1000)
+    assert [job.error and job.error.errno for job in jobs] == [errno.EIO, None, None]
+    assert disk.content("/f", durable=True) == b"\0xx" and [done.seq for done in disk.dropped] == [3]
+    assert [done.error for done in disk.operations if done.kind == "fsync"] == ["EIO", "lies", ""]
+
+
+@pytest.mark.parametrize("kind, error, text", [
+    ("create", "EMFILE", "Too many open files"), ("write", "ENOSPC", "No space left on device"),
+    ("fsync", "EIO", "Input/output error"), ("rename", "EIO", "Input/output error")])
+def test_a_child_ends_where_its_disk_fails(kind, error, text, disk, processes):
+    disk.faults.append(Fault(kind, "/temp", error=error))
+    processes.fork(snapshot)
+    disk.clock.sleep(100_000)
+    ended, = processes.reap()
+    assert (ended.status, ended.error) == (1, text) and disk.faults[0].fired == 1
+    assert "rename" not in [done.kind for done in disk.operations]
+
+
+def test_a_child_writes_the_rest_after_a_short_write_and_fails_on_a_full_disk(disk, processes):
+    disk.faults.append(Fault("write", short=3))
+    processes.fork(snapshot)
+    disk.clock.sleep(100_000)
+    assert processes.reap()[0].status == 0 and disk.content("/dump", durable=True) == b"snapshot"
+    assert [done.data for done in disk.operations if done.kind == "write"] == [b"sna", b"pshot"]
+    disk.faults.append(Fault("write", short=3, error="ENOSPC", times=0))
+    processes.fork(snapshot)
+    disk.clock.sleep(100_000)
+    assert processes.reap()[0].error == "No space left on device"
+    assert (disk.content("/temp"), disk.content("/dump")) == (b"sna", b"snapshot")
+
+
+def test_a_child_s_step_takes_as_long_as_a_fault_says(disk, processes):
+    disk.faults += [Fault("write", "/temp", delay_us=10_000), Fault("fsync", delay_us=20_000)]
+    processes.fork(snapshot)
+    disk.clock.sleep(100_000)
+    times = {done.kind: done.time_us for done in disk.operations}
+    assert times == {"create": 100, "write": 10_200, "fsync": 31_300, "rename": 31_500, "fsync_dir": 32_600}
+    assert [fault.fired for fault in disk.faults] == [1, 1]
+
+
+def test_a_child_s_fsync_may_lie(disk, processes):
+    disk.faults.append(Fault("fsync", lies=True))
+    processes.fork(snapshot)
+    disk.clock.sleep(100_000)
+    disk.power_loss()
+    assert disk.content("/dump") == b""
+
+
+def test_faults_that_are_set_later_reach_children_too(disk, processes):
+    disk.faults = [Fault("write", error="EIO")]
+    processes.fork(snapshot)
+    disk.clock.sleep(100_000)
+    assert processes.reap()[0].status == 1

@@ -22,13 +22,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kvref"
 
 # Code of these rooms may see the real computer: it implements the ports, or belongs to a process of its own.
-REAL = {"kvref", "kvref.__main__", "kvref.files", "kvref.machine", "kvref.process"}
+# The explorer is no part of the computer that it simulates: it has its work done by processes, and its shell looks at
+# the clock.
+REAL = {"kvref", "kvref.__main__", "kvref.files", "kvref.machine", "kvref.process", "kvref.sim.explorer",
+        "kvref.sim.__main__"}
 COMPUTER = {"time", "random", "socket", "os", "threading", "selectors", "signal", "subprocess", "asyncio", "select",
             "tempfile", "shutil", "pathlib", "multiprocessing", "secrets", "uuid", "datetime"}
 LAB_ONLY = {"IPython", "cycler", "matplotlib", "nbformat", "nbconvert", "nbclient", "jupyterlab", "ipykernel", "traitlets"}
 
-BUDGETS = {"mechanisms": 4000, "persistence": 2200, "legacy": 250, "files": 450, "commands": 2700, "sim": 1800,
-           "lab": 2000}             # lines of code
+BUDGETS = {"mechanisms": 4000, "persistence": 2200, "legacy": 250, "files": 450, "commands": 2700, "sim": 1700,
+           "laboratory": 1750, "lab": 2000}         # lines of code
+LABORATORY = {"scenarios", "recording", "invariants", "explorer", "loss", "mutants", "score"}      # of kvref.sim
 MODULE_MAX = 420
 FUNCTION_MAX = 62
 LINE_MAX = 120
@@ -215,6 +219,7 @@ def sizes() -> dict[str, int]:
     total = dict.fromkeys(BUDGETS, 0)
     for module in MODULES.values():
         room = next((name for name in reversed(module.name.split(".")) if name in BUDGETS), "mechanisms")
+        room = "laboratory" if module.room == "sim" and module.name.split(".")[-1] in LABORATORY else room
         total["commands" if module.room == "commands" else room] += len(module.code_lines)
     return total
 

@@ -14,6 +14,9 @@ Interface:
   - table        Table: rows that look right as text and in a notebook
   - brokers      models of a log with offsets and of a queue with acknowledgements
   - timeline     Timeline: what the event loop did, as a table and as a figure
+  - losses       what crashes have lost: tables, sawtooth, ECDF, frontier, outcomes
+  - plug         kill -9 of real servers, and a count of what was lost
+  - readme       the README's picture and table of losses
   - figures      figure: one look for all figures
   - modules      the map of the package, read from the package
   - cli          replies as redis-cli prints them
@@ -30,7 +33,9 @@ from importlib import import_module
 from typing import Any
 
 NAMES = {"Table": "table", "Timeline": "timeline", "Wire": "wire", "figure": "figures", "judge": "judging",
-         "concepts": "questions", "predict": "questions", "progress": "questions"}
+         "concepts": "questions", "predict": "questions", "progress": "questions",
+         **dict.fromkeys(("loss_table", "sawtooth", "quantiles", "ecdf", "summary_rows", "summary_page", "price_table",
+                          "frontier", "outcome_table", "heat_map"), "losses")}
 MAGICS = ("real", "redis_magic")
 
 

@@ -18,7 +18,10 @@ from kvref.lab.table import Link, Table
 TOUR = ("resp.py", "ports.py", "eventloop.py", "database.py", "sampling.py", "command_table.py",
         "commands/strings.py", "commands/keys.py", "client.py", "expire.py", "server.py", "admission.py",
         "persistence/snapshot.py", "persistence/cursor.py", "persistence/rdb.py", "persistence/load.py",
-        "persistence/aof.py", "machine.py", "sim/world.py", "config.py", "directives.py", "commands/info.py")
+        "persistence/aof.py", "machine.py", "sim/world.py", "config.py", "directives.py", "commands/info.py",
+        "sim/inodes.py", "sim/faults.py", "sim/disk.py", "sim/survival.py", "sim/crashes.py", "sim/scenarios.py",
+        "sim/recording.py", "sim/invariants.py", "sim/explorer.py", "sim/mutants.py", "sim/score.py", "sim/loss.py",
+        "lab/plug.py")
 ROOMS = ("", "commands", "persistence", "sim", "lab")       # the others, in this order
 
 

@@ -88,7 +88,7 @@ class AppendOnlyFile(Folder):
         self._job_count = 0                         # ... and how many effects
         self._doubtful = False                      # an fsync of this file has failed
         self._retired: list[File] = []              # files with a successor, on which the job may still run
-        self._last_sync_us, self._postponed_us, self._tried_us = server.now_us, 0, 0
+        self._last_sync_us = self._postponed_us = self._tried_us = 0
         self._suffix = "rdb"
         self._not_before_s = 0
         self._cancelled = False

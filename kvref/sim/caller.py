@@ -44,6 +44,7 @@ class Caller:
         self.ended = ""                     # why the connection is of no more use; "" while it is
         self._network, self._sock, self._wait = network, sock, wait
         self._end = network.end(sock)
+        self.far = self._end.peer.fd        # the server's number for this connection
         self._unsent = bytearray()
         self._last_word = False             # nothing follows what is unsent
         self._requests, self._parser = RequestParser(), ReplyParser()

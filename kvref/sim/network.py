@@ -89,6 +89,7 @@ class Network:
         self.capacity = capacity
         self.fragments = fragments
         self.activity = self.found = 0
+        self.on_send: list[Callable[[Socket, int], None]] = []      # told how many bytes the server has sent, to whom
         self._ends: dict[int, End] = {}
         self._listeners: dict[int, Listener] = {}
         self._watched: dict[int, int] = {}
@@ -144,6 +145,9 @@ class Network:
         end.peer.room -= len(taken)
         if taken:
             self._carry(lambda: self._arrive(end.peer, taken))
+            if sock < FAR_FD:
+                for told in self.on_send:
+                    told(sock, len(taken))
         return len(taken)
 
     def close(self, sock: Socket) -> None:

@@ -13,7 +13,8 @@ Interface:
 
 Redis: redisFork and checkChildrenDone in server.c, bio.c's fsync thread.
 
-Simpler than there: a child cannot react to an error of the real disk; it ends with status 1.
+Simpler than there: a child cannot react to an error of the real disk; it ends with status 1. Where a write is short,
+it writes the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, cast
 
 from kvref import ports
 from kvref.sim.clock import Clock
-from kvref.sim.disk import Disk, File
+from kvref.sim.disk import Begun, Disk, File
 from kvref.sim.errors import failure
 
 KILLED = -9
@@ -84,10 +85,21 @@ class Child:
 
     def step(self, disk: Disk) -> None:
         name, args, result = self.calls[self.at]
-        self.at += 1
         answer = getattr(disk, name)(*[self.files.get(id(arg), arg) for arg in args])
+        if name == "write" and answer < result:
+            self.calls[self.at] = name, (args[0], args[1][answer:]), result - answer
+            return
+        self.at += 1
         if name == "open":
             self.files[id(result)] = answer
+
+    def duration_us(self, disk: Disk) -> int:
+        """What the disk will take for the next step."""
+        if self.at == len(self.calls):
+            return 0
+        name, args, _ = self.calls[self.at]
+        file = self.files.get(id(args[0]), args[0])
+        return disk.duration_us(name, file if isinstance(file, str) else disk.inodes[file.inode].path)
 
     def __repr__(self) -> str:
         return f"<child {self.pid}: {self.at} of {len(self.calls)} steps done>"
@@ -101,7 +113,6 @@ class Processes:
         """`step_us`: how long a child takes for each call of its disk, besides what the disk takes."""
         self._clock = clock
         self._disk = disk
-        self._at_once = disk.instantly()        # children and the fsync thread keep the time themselves
         self._wake = wake
         self._pids = pids or itertools.count(100)
         self.pid = next(self._pids)
@@ -141,8 +152,7 @@ class Processes:
         return pid == self.pid or pid in self.children
 
     def _schedule(self, child: Child) -> None:
-        name = child.calls[child.at][0] if child.at < len(child.calls) else "exit"
-        self._clock.after(self.step_us + self._disk.latency_us.get(name, 0), lambda: self._step(child))
+        self._clock.after(self.step_us + child.duration_us(self._disk), lambda: self._step(child))
 
     def _step(self, child: Child) -> None:
         if child.pid not in self.children:          # killed meanwhile
@@ -151,7 +161,7 @@ class Processes:
             self._end(ports.Ended(child.pid, int(child.error is not None), error=child.error or ""))
             return
         try:
-            child.step(self._at_once)
+            child.step(self._disk.instantly())      # it is here that the time is kept
         except OSError as error:
             self._end(ports.Ended(child.pid, 1, error=str(error.strerror)))
         else:
@@ -178,9 +188,9 @@ class Processes:
             job.error = error
             self._clock.after(0, lambda: self._finish(job))
         else:
-            self._clock.after(self._disk.latency_us["fsync"], lambda: self._sync(job, begun))
+            self._clock.after(begun.us, lambda: self._sync(job, begun))
 
-    def _sync(self, job: Job, begun: tuple[int, int]) -> None:
+    def _sync(self, job: Job, begun: Begun) -> None:
         try:
             self._disk.end_fsync(begun)
         except OSError as error:
