@@ -204,6 +204,7 @@ class Recording:
         self.index: dict[State, list[int]] = {}             # a state -> the units behind which it was there
         for number, state in enumerate(self.states):
             self.index.setdefault(state, []).append(number)
+        self._acknowledged: dict[int, list[int]] = {}       # by point
         self._unit_seqs = [unit.seq for unit in self.units]
         self._unit_times = [unit.time_us for unit in self.units]
         self._troubles = list(self._find_troubles())
@@ -406,6 +407,11 @@ class Recording:
 
     def acknowledged(self, point: Point) -> list[int]:
         """The units whose own client has its reply."""
+        if point.seq not in self._acknowledged:
+            self._acknowledged[point.seq] = self._acknowledged_at(point)
+        return self._acknowledged[point.seq]
+
+    def _acknowledged_at(self, point: Point) -> list[int]:
         last: dict[int, int] = {}
         for telling in self.tellings:
             if telling.seq <= point.seq:
