@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from kvref.sim.crashes import PROFILES as POWER
 from kvref.sim.explorer import PROFILES, STATES, explore, replay, retell, shrink
+from kvref.sim.invariants import KILLS
 from kvref.sim.mutants import MUTANTS
 from kvref.sim.scenarios import SCENARIOS
 from kvref.sim.score import score
@@ -40,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
                              description=("Run each scenario once, crash it at every point in every state that its "
                                           "profile allows, start the server on what is left, and judge."))
     sweep.add_argument("--scenario", action="append", metavar="S", help="this one only; may be repeated; ? lists them")
-    sweep.add_argument("--profile", action="append", metavar="P", choices=("process", *POWER),
-                       help=f"this kind of crash only; may be repeated; of process, {', '.join(POWER)}")
+    sweep.add_argument("--profile", action="append", metavar="P", choices=(*KILLS, *POWER),
+                       help=f"this kind of crash only; may be repeated; of {', '.join((*KILLS, *POWER))}")
     sweep.add_argument("--states", type=_positive, default=STATES, metavar="N",
                        help=f"look at so many states of each point at most ({STATES}); where there are more, a sample")
     sweep.add_argument("--again", type=int, default=1, metavar="N",
