@@ -60,6 +60,7 @@ class Server:
 
     def __init__(self, ports: Ports, config: Config, random: Random, log: Callable[[str, str], None],
                  commands: dict[bytes, Command] | None = None) -> None:
+        """`log` is given a level (. - * #) and a line. `commands`: a table of one's own, with its counters."""
         self.ports: Ports = ports
         self.clock, self.network = ports.clock, ports.network
         self.disk, self.processes = ports.disk, ports.processes

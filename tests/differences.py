@@ -28,11 +28,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from kvref import command_table
 from kvref.lab.cli import format_reply, quote
 from kvref.sim import World
+from kvref.sim.explorer import least
 from tests import golden, record
 from tests.grammar import DATABASES, TABLE, Author, Command
 
@@ -44,7 +45,6 @@ AT_FIRST = ("DEBUG SET-ACTIVE-EXPIRE 0", "CONFIG SET hash-max-listpack-entries 1
             "zset-max-listpack-entries 128 zset-max-listpack-value 64 set-max-intset-entries 512")
 
 Words = Sequence[bytes]
-Item = TypeVar("Item")
 
 
 # --- replies as bytes ------------------------------------------------------------------------------------------------
@@ -523,22 +523,6 @@ def shrink(pair: Pair, commands: Sequence[Command], resp: int,
         left[at] = Command([command.words[0], *least(command.words[1:], still)], command.check)
     pair.batch = BATCH
     return left, resp, found
-
-
-def least(items: Sequence[Item], differs: Callable[[list[Item]], bool]) -> list[Item]:
-    """Items without which it does not differ: drops half of them, a quarter ... one."""
-    left = list(items)
-    size = len(left) // 2 or 1
-    while size:
-        at = 0
-        while at < len(left):
-            fewer = left[:at] + left[at + size:]
-            if differs(fewer):
-                left = fewer
-            else:
-                at += size
-        size //= 2
-    return left
 
 
 def script(commands: Sequence[Command], resp: int, found: Difference | None = None) -> str:

@@ -66,8 +66,9 @@ def test_a_scenario_of_one_s_own_takes_five_lines():
 
 
 @pytest.mark.parametrize(("mode", "crash", "lost"), [
-    (OFF, "process", 5), (OFF, "ext4", 5), (RDB, "process", 5), (EVERYSEC, "process", 0), (EVERYSEC, "posix", 5),
-    (ALWAYS, "process", 0), (ALWAYS, "ext4", 0), (ALWAYS, "posix", 0), (ALWAYS, "reorder", 0)])
+    (OFF, "process", 5), (OFF, "restart", 5), (OFF, "ext4", 5), (RDB, "process", 5), (EVERYSEC, "process", 0),
+    (EVERYSEC, "restart", 0), (EVERYSEC, "posix", 5), (ALWAYS, "process", 0), (ALWAYS, "ext4", 0),
+    (ALWAYS, "posix", 0), (ALWAYS, "reorder", 0)])
 def test_the_worst_loss_of_five_writes_within_half_a_second(mode, crash, lost):
     report = explore(Scenario("five", mode, COUNTER), profiles=[crash])
     assert report.worst.get(("five", crash), (0, 0))[0] == lost
@@ -156,6 +157,17 @@ def test_a_violation_has_an_id_that_replays_it_and_a_minimal_history():
     assert len(shortest.script) == 1 and run_task(Task(shortest, ("process",))).violations
 
 
+def test_a_scenario_whose_server_does_not_start_says_so():
+    broken = Scenario("broken", RDB, (), files=(("/data", None), ("/data/dump.rdb", b"no dump")))
+    with pytest.raises(ValueError, match="the server of 'broken' does not start: .*dump.rdb"):
+        explore(broken)
+
+
+def test_programs_are_given_numbers():
+    rows = explore(Scenario("five", OFF, COUNTER), profiles=["ext4"]).to_json()["rows"]
+    assert {type(value) for value in rows[0].values()} == {str, int, float}
+
+
 def test_ids_are_read_back():
     scenario, crashes = parse_id("always-rewrite+reply-before-log:12:posix:3@128/4:process:0")
     assert scenario == replace(SCENARIOS["always-rewrite"], mutant="reply-before-log")
@@ -163,8 +175,8 @@ def test_ids_are_read_back():
 
 
 @pytest.mark.parametrize("words", [["--scenario", "nonsense"], ["--replay", "nonsense:1:ext4:0"], ["--replay", "none:x"],
-                                   ["--replay", "none:1:ext4:99999"], ["--mutant", "nonsense"], ["--states", "0"],
-                                   ["--profile", "nonsense"]])
+                                   ["--replay", "none*x:1:ext4:0"], ["--replay", "none:1:ext4:99999"],
+                                   ["--mutant", "nonsense"], ["--states", "0"], ["--profile", "nonsense"]])
 def test_words_that_make_no_sense_get_a_sentence_and_status_2(words):
     done = subprocess.run([sys.executable, "-m", "kvref.sim", "explore", *words], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr and "Traceback" not in done.stderr

@@ -115,10 +115,7 @@ def ecdf(sweeps: Mapping[str, Losses], claim: str) -> None:
 
 def summary_rows(sweeps: Mapping[str, Mapping[str, Losses]], prices: Mapping[str, float]) -> list[Row]:
     """From sweeps that are there already, crash -> mode -> sweep, and throughput as a share, mode -> price."""
-    return [Row(mode, {crash: found[mode].worst for crash, found in sweeps.items()},
-                {crash: found[mode].mean for crash, found in sweeps.items()},
-                {crash: found[mode].worst_s for crash, found in sweeps.items()},
-                {crash: found[mode].may_refuse for crash, found in sweeps.items()}, price)
+    return [Row.of(mode, {crash: found[mode] for crash, found in sweeps.items()}, price)
             for mode, price in prices.items()]
 
 

@@ -7,7 +7,7 @@
 Interface:
   - pull(program, directives, seconds, seed)    one trial: its Pulled
   - trials(modes, n)                            a table: median and worst of n trials
-  - MODES                                       directives of the persistence modes, by name
+  - MODES                                       those of kvref.sim.loss: the same modes, simulated and real
   - installed()                                 the programs that can be tried: "kvref", "redis-server"
 
 A client writes `SET k:<n> <n>`, n = 0, 1, 2 ..., and notes when each OK came. *Lost* is a write with an OK that the
@@ -42,18 +42,9 @@ from kvref.config import as_words
 from kvref.lab.table import Table
 from kvref.process import START_S, RunningServer
 from kvref.resp import NEED_DATA, ReplyParser, encode
+from kvref.sim.loss import MODES
+from kvref.sim.scenarios import OFF
 
-OFF: Final = {"save": "", "appendonly": "no"}
-LOG: Final = {"save": "", "appendonly": "yes"}
-MODES: Final[dict[str, dict[str, str]]] = {
-    "no persistence": OFF,
-    "save 1 1": {**OFF, "save": "1 1"},
-    "save 2 1": {**OFF, "save": "2 1"},
-    "AOF no": {**LOG, "appendfsync": "no"},
-    "AOF everysec": {**LOG, "appendfsync": "everysec"},
-    "AOF always": {**LOG, "appendfsync": "always"},
-    "everysec + save 2 1": {**LOG, "appendfsync": "everysec", "save": "2 1"},
-}
 AT_ONCE: Final = 1000               # keys of one MGET
 PORTS: Final = 5                    # that are tried for one redis-server
 SAVED = re.compile(r":M (\d+ \w{3} \d{4} [\d:.]{12}) \* Background saving (started|terminated with success)")

@@ -8,7 +8,7 @@ Interface:
   - explore(scenarios, ...)     the sweep: any executor, a progress callback; returns a Report
   - Report                      points, states, recoveries, outcomes, losses, violations; adds up
   - replay(id)                  one crash again, told in full
-  - shrink(violation)           the shortest script that still breaks the same promise
+  - shrink(violation)           the shortest script that still breaks the same promise; least(items, still) finds it
 
 A point is a place between two events of the recorded run. At each point each profile has its legal states; what a
 write is torn to is among them. (For `process` a write is torn where it goes from one page to the next: there the kernel
@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from kvref import files
 from kvref.persistence.cursor import Unreadable
@@ -35,8 +35,11 @@ from kvref.sim.clock import Clock
 from kvref.sim.crashes import DAMAGE, Found, Image, Space
 from kvref.sim.disk import Disk
 from kvref.sim.invariants import BROKEN, KILLS, KINDS, LOSSY, REFUSED, WHOLE, Ledger, Promise, Verdict, judge, promise
-from kvref.sim.recording import INSIDE, PAGE, REBOOT_US, Kit, Outcome, Point, Recording, recover, state_of
-from kvref.sim.scenarios import SCENARIOS, Scenario, at
+from kvref.sim.mutants import broken
+from kvref.sim.recording import (INSIDE, REBOOT_US, Kit, Outcome, Point, Recording, State, dump_path, log_folder,
+                                 recover, state_of)
+from kvref.sim.scenarios import SCENARIOS, Scenario, Step, at
+from kvref.sim.survival import PAGE
 
 PROFILES: Final = ("process", "restart", "ext4", "torn", "posix", "reorder", "hostile")
 POWER: Final = ("ext4", "posix")        # the power losses of a second crash, and of the first before it
@@ -44,11 +47,11 @@ AGAIN: Final = (at(20, "eve", "SET second:life 1", "INCR second:count", "DEL key
                 + at(1300, "eve", "SET second:last 1"))
 STATES: Final = 64                      # of a point and profile that are looked at
 SHARE: Final = {"hostile": 16}          # of these profiles only the 16th part: they are endless
-MORE: Final = {"truncate": 5, "unlink": 2}     # so many points and states of these, which are rare
-SECOND_SHARE: Final = 16                # the same for second crashes
+SECOND_SHARE: Final = 16                # ... and at each point of a second life
+MORE: Final = {"truncate": 5, "unlink": 2}      # second lives: at so many points and states of these, the rare ones
 SHRINK_TRIES: Final = 400
 
-
+Item = TypeVar("Item")
 Owed = Callable[[Point, str], Promise | None]
 
 
@@ -59,7 +62,6 @@ class Crash(NamedTuple):
     profile: str
     state: int
     limit: int = STATES                     # of how many listed ones
-
     seed: int = 0                           # ... and of which sample
 
     def __str__(self) -> str:
@@ -112,8 +114,8 @@ class Report:
         before = self.worst.get(place, (0, 0))
         self.worst[place] = max(before[0], writes), max(before[1], age_us)
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """scenario, profile, pairs, and how many of each kind; worst and mean loss."""
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Values for HEAD: scenario, profile, pairs, and how many of each kind; worst and mean loss."""
         places = dict.fromkeys((scenario, profile) for scenario, profile, _, _ in self.outcomes)
         for scenario, profile in places:
             kinds: Counter[str] = Counter()
@@ -123,8 +125,8 @@ class Report:
             pairs = sum(kinds.values())
             writes, age_us = self.worst.get((scenario, profile), (0, 0))
             started = kinds[WHOLE] + kinds[LOSSY]               # a refusal is no loss, and no absence of one
-            yield (scenario, profile, f"{pairs:,}", *(f"{kinds[kind]:,}" for kind in KINDS), f"{writes}",
-                   f"{age_us / 1e6:.2f}", f"{self.lost[scenario, profile] / max(1, started):.2f}")
+            yield (scenario, profile, pairs, *(kinds[kind] for kind in KINDS), writes, round(age_us / 1e6, 2),
+                   round(self.lost[scenario, profile] / max(1, started), 2))
 
     def to_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -135,7 +137,7 @@ class Report:
                                for each in self.violations]}
 
     def __str__(self) -> str:
-        rows = [HEAD, *self.rows()]
+        rows = [HEAD, *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in self.rows())]
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
         lines = ["  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
                            for column, (cell, width) in enumerate(zip(row, widths))) for row in rows]
@@ -165,8 +167,7 @@ class Task:
 
 def run_task(task: Task) -> Report:
     """What a worker does."""
-    from kvref.sim.mutants import broken
-    with broken(task.scenario.mutant) if task.scenario.mutant else nullcontext():
+    with broken(task.scenario.mutant):
         return Sweep(task).run()
 
 
@@ -186,6 +187,8 @@ class Sweep:
     def run(self) -> Report:
         """Every point, every profile, every listed state."""
         report, at = self.report, -1
+        if self.recording.refusal:
+            raise ValueError(f"the server of {self.task.scenario.name!r} does not start: {self.recording.refusal}")
         report.points = len(self.recording.points)
         legal: dict[str, tuple[list[Found], int]] = {}
         for number, point, disk in self.places():
@@ -265,14 +268,18 @@ class Sweep:
 
     def _soon(self, point: Point, image: Image, directives: dict[str, str]) -> Verdict:
         """The server is back a second after the crash: deadlines that are over at the end of the run still count."""
-        recording, owed = self.recording, promise(self.ledger, point, "restart")
-        wall_us = recording.start_wall_us + point.time_us + REBOOT_US
-        legal = frozenset(state_of(unit.found, wall_us // 1000)
-                          for number, unit in enumerate(recording.units[:point.done + 1])
-                          if number >= owed.least and (owed.only is None or number in owed.only))
+        owed = promise(self.ledger, point, "restart")
+        wall_us = self.recording.start_wall_us + point.time_us + REBOOT_US
         self.report.recoveries += 1
         outcome = recover(Disk.of(image, Clock()), directives, wall_us, self._kit)
-        return judge(self.ledger, point, "restart", "cut", outcome, owed._replace(states=legal))
+        return judge(self.ledger, point, "restart", "cut", outcome,
+                     owed._replace(states=self._owed(point, owed, wall_us)))
+
+    def _owed(self, point: Point, owed: Promise, wall_us: int) -> dict[State, int]:
+        """The states that keep a promise, as they look at an instant, each with the last unit behind which it was."""
+        units = enumerate(self.recording.units[:point.done + 1])
+        return {state_of(unit.found, wall_us // 1000): number for number, unit in units
+                if number >= owed.least and (owed.only is None or number in owed.only)}
 
     def _one(self, number: int, point: Point, profile: str, state: int, found: Found) -> Verdict:
         verdict, report = self.verdict(point, profile, found), self.report
@@ -314,13 +321,13 @@ class Sweep:
 
     def again(self, crash: Crash, point: Point, disk: Disk) -> None:
         """A second life on what the first crash has left, and its end at every point."""
-        second = self.second_life(point, disk)
-        self.report.second["recordings"] += 1
-        self.report.second[point.kind] += 1
-        if second.refusal:
-            return                                      # the first sweep has judged it
         if self.task.stop_at_first and self.report.violations:
             return
+        second = self.second_life(point, disk)
+        if second.refusal:
+            return                                      # the first sweep has judged it
+        self.report.second["recordings"] += 1
+        self.report.second[point.kind] += 1
         limit = max(2, self.task.limit // SECOND_SHARE)
         sweep = Sweep(replace(self.task, profiles=("process", *POWER), limit=limit, again=0), second,
                       self.second_promise(point, crash, second), (crash,))
@@ -336,10 +343,7 @@ class Sweep:
 
     def second_promise(self, point: Point, crash: Crash, second: Recording) -> Owed:
         """Killed, and then the power fails during the recovery: what the first life owed is owed (I7)."""
-        owed, wall_ms = promise(self.ledger, point, "ext4"), second.end_wall_us // 1000
-        units = enumerate(self.recording.units[:point.done + 1])
-        legal = frozenset(state_of(unit.found, wall_ms) for number, unit in units
-                          if number >= owed.least and (owed.only is None or number in owed.only))
+        legal = self._owed(point, promise(self.ledger, point, "ext4"), second.end_wall_us)
 
         def before(later: Point, profile: str) -> Promise | None:
             starting = later.seq < second.ready_seq
@@ -349,9 +353,7 @@ class Sweep:
 
 def _log_of(directives: dict[str, str]) -> str:
     """What a start goes by: the directory of the log, or the dump."""
-    if directives["appendonly"] == "yes":
-        return f"/data/{directives.get('appenddirname', 'appendonlydir')}"
-    return f"/data/{directives.get('dbfilename', 'dump.rdb')}"
+    return log_folder(directives) if directives["appendonly"] == "yes" else dump_path(directives)
 
 
 def _damage(found: Found, directives: dict[str, str]) -> str:
@@ -413,6 +415,8 @@ def parse_id(text: str) -> tuple[Scenario, tuple[Crash, ...]]:
     name, _, times = name.partition("*")
     if name not in SCENARIOS:
         raise ValueError(f"no scenario of the library is called {name!r}")
+    if times and not times.isdecimal():
+        raise ValueError(f"{times!r} does not say how often the script is repeated")
     crashes = []
     for place in places.split("/"):
         try:
@@ -433,8 +437,7 @@ def replay(id: str) -> str:
 
 def retell(scenario: Scenario, crashes: tuple[Crash, ...]) -> str:
     """See `replay`; of any scenario."""
-    from kvref.sim.mutants import broken
-    with broken(scenario.mutant) if scenario.mutant else nullcontext():
+    with broken(scenario.mutant):
         sweep = Sweep(Task(scenario, limit=crashes[0].limit, seed=crashes[0].seed))
         lines = [str(scenario), ""]
         for life, crash in enumerate(crashes):
@@ -481,22 +484,27 @@ def shrink(violation: Violation) -> Scenario:
     profiles = (violation.crashes[0].profile,)
     tries = 0
 
-    def still(script: tuple[Any, ...]) -> bool:
+    def still(script: list[Step]) -> bool:
         nonlocal tries
         tries += 1
-        task = Task(replace(violation.scenario, script=script), profiles, violation.crashes[0].limit,
+        task = Task(replace(violation.scenario, script=tuple(script)), profiles, violation.crashes[0].limit,
                     3 if violation.crashes[1:] else 0, stop_at_first=True)
         return tries <= SHRINK_TRIES and any(found.verdict.invariant == violation.verdict.invariant
                                              for found in run_task(task).violations)
-    script = violation.scenario.script
-    size = len(script) // 2
+    return replace(violation.scenario, script=tuple(least(violation.scenario.script, still)))
+
+
+def least(items: Sequence[Item], still: Callable[[list[Item]], bool]) -> list[Item]:
+    """Items without which it is `still` so no more: drops half of them, a quarter ... one."""
+    left = list(items)
+    size = len(left) // 2 or 1
     while size:
-        start = 0
-        while start < len(script):
-            shorter = script[:start] + script[start + size:]
-            if still(shorter):
-                script = shorter
+        at = 0
+        while at < len(left):
+            fewer = left[:at] + left[at + size:]
+            if still(fewer):
+                left = fewer
             else:
-                start += size
+                at += size
         size //= 2
-    return replace(violation.scenario, script=script)
+    return left

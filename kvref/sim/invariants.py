@@ -9,7 +9,7 @@
     I6  so an EXEC survives whole or not at all
     I7  a second crash during the recovery changes nothing of it
     I8  what is written after a recovery keeps its own promises, and takes nothing of what was recovered with it
-    I9  what was deleted stays deleted, and nobody who was served sees less later
+    I9  what was deleted stays deleted, nobody who was served sees less later, no file is read that nothing names
     I10 the server starts, but where the damage allows a refusal; and a file that is refused is not touched
 
 Interface:
@@ -18,19 +18,21 @@ Interface:
   - judge(...)              the verdict on one outcome
 
 I5 and I6 need no rule of their own: a state that is behind no unit is none. Where a *refusal* is allowed, and where
-bytes were dropped by the kernel after a failed fsync, `crash-lab` rules as the README's table tells.
+bytes were dropped by the kernel after a failed fsync, the README's table of what a crash can take says what may happen.
+A *hole* inside the log, which has no checksum, is counted as undetected corruption, never as a pass.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from math import inf
 from typing import Final, NamedTuple
 
 from kvref.persistence.cursor import Unreadable
 from kvref.persistence.manifest import parse
 from kvref.sim.disk import Operation
-from kvref.sim.recording import Outcome, Point, Recording, State
+from kvref.sim.recording import Outcome, Point, Recording, State, dump_path
 
 KILLS: Final = ("process", "restart")       # the page cache survives; "restart": the server is back within a second
 PROMPT_MS: Final = 1250             # everysec on a healthy disk: one second, a cron's tick, an fsync, and some room
@@ -45,7 +47,7 @@ class Promise(NamedTuple):
     invariant: str
     least: int = 0
     only: frozenset[int] | None = None
-    states: frozenset[State] | None = None      # or it is one of these: states of the life before
+    states: Mapping[State, int] | None = None   # or it is one of these, each with its unit
 
 
 class Verdict(NamedTuple):
@@ -81,7 +83,6 @@ class Ledger:
         self.renamed: list[tuple[int, int]] = []            # (seq, units) of snapshots with their final name
         self._synced: dict[int, int] = {}                   # inode -> units that an fsync of it has covered
         self._handed: dict[int, int] = {}                   # inode -> units that a write to it has held
-        self._failed: set[int] = set()
         self._inodes: dict[str, int] = {}                   # path -> inode
         self._texts: dict[int, bytes] = {}                  # manifests: inode -> content
         self._candidate = self._current = 0                 # the log's last file; that of the next manifest
@@ -118,7 +119,6 @@ class Ledger:
             case "rename":
                 self._renamed(operation, done)
             case "fsync" if operation.error:
-                self._failed.add(operation.inode)
                 if ".incr" in operation.path:
                     self._dropped.add(operation.inode)
                     self._doubt.set(operation.seq, 1)
@@ -132,14 +132,14 @@ class Ledger:
         inode = self._current
         if inode:
             self.written.set(operation.seq, max(self.written.values[-1], self._handed.get(inode, 0)))
-            if inode not in self._failed:
+            if inode not in self._dropped:
                 self.durable.set(operation.seq, max(self.durable.values[-1], self._synced.get(inode, 0)))
 
     def _renamed(self, operation: Operation, done: int) -> None:
         self._inodes[operation.to] = operation.inode
         if operation.to.endswith(".manifest"):
             self._named(operation.to, operation.inode)
-        elif operation.to == f"/data/{self.recording.scenario.directives.get('dbfilename', 'dump.rdb')}":
+        elif operation.to == dump_path(self.recording.scenario.directives):
             pid = int(operation.path.rpartition("temp-")[2].partition(".")[0])
             fork = self.recording.forks.get(pid, -1)
             self.renamed.append((operation.seq, done if fork < 0 else fork))
@@ -241,8 +241,9 @@ def judge(ledger: Ledger, point: Point, profile: str, damage: str, outcome: Outc
             return Verdict(BROKEN, "I10", text=f"refused a clean cut: {outcome.refusal}")
         return Verdict(DROPPED if dropped and damage == "cut" else REFUSED, text=outcome.refusal)
     if owed.states is not None:
-        return Verdict(WHOLE) if outcome.state in owed.states else Verdict(
-            BROKEN, owed.invariant, text="the state is none that the first life owed")
+        unit = owed.states.get(outcome.state, -1)
+        return _kept(recording, point, unit) if unit >= 0 else Verdict(
+            BROKEN, owed.invariant, text="the state is none of those that are owed")
     found = [unit for unit in recording.index.get(outcome.state, ()) if unit <= point.done]
     if not found:
         if damage == "rot" or damage == "holes" and recording.mode_at(point.seq).appendonly:
@@ -258,5 +259,9 @@ def judge(ledger: Ledger, point: Point, profile: str, damage: str, outcome: Outc
             return Verdict(CORRUPT if damage == "rot" else DROPPED, unit=unit)
         wanted = f"unit {owed.least} or later" if owed.only is None else f"one of {sorted(owed.only)}"
         return Verdict(BROKEN, owed.invariant, unit, f"the state is that behind unit {unit}, owed is {wanted}")
-    unit = found[-1]
+    return _kept(recording, point, found[-1])
+
+
+def _kept(recording: Recording, point: Point, unit: int) -> Verdict:
+    """All promises are kept. What was acknowledged may be lost all the same."""
     return Verdict(LOSSY if any(number > unit for number in recording.acknowledged(point)) else WHOLE, unit=unit)

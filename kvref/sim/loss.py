@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 from kvref.sim.disk import Disk, Fault
 from kvref.sim.explorer import Sweep, Task
 from kvref.sim.recording import Point, Recording
-from kvref.sim.scenarios import ALWAYS, EVERYSEC, NO, OFF, Scenario, every
+from kvref.sim.scenarios import ALWAYS, EVERYSEC, NO, OFF, Scenario, Step
 from kvref.sim.world import World
 
 MODES: Final[dict[str, dict[str, str]]] = {
@@ -38,6 +38,7 @@ MODES: Final[dict[str, dict[str, str]]] = {
 }
 STATES: Final = 8                       # of each instant
 STEP_MS: Final = 45.45                  # not in step with 100 writes a second: some crashes come while an fsync runs
+KEYS: Final = 20                        # the writer takes them in turn
 PRICED_MS: Final = 20                   # some 20 fsyncs, or 2,000 commands without; it goes on in the same way
 
 
@@ -98,8 +99,7 @@ def losses(directives: Mapping[str, str], *, crash: str = "ext4", rate: int = 10
 def _losses(directives: Mapping[str, str], crashes: Sequence[str], rate: int, seconds: float, step_ms: float,
             fsync_us: int = 1000, faults: Sequence[Fault] = ()) -> dict[str, Losses]:
     """One run, and all its ends."""
-    script = every(1000 // rate, "writer", "SET key:{n} {n}", until_ms=int(seconds * 1000))
-    script = tuple(step._replace(command=f"SET key:{n % 20} {n}") for n, step in enumerate(script))
+    script = tuple(Step(n * 1000 // rate, "writer", f"SET key:{n % KEYS} {n}") for n in range(int(rate * seconds)))
     scenario = Scenario("loss", directives, script, faults=tuple(faults), fsync_us=fsync_us)
     recording = Recording(scenario)
     sweep = Sweep(Task(scenario, tuple(crashes), STATES), recording)
@@ -156,17 +156,18 @@ class Row(NamedTuple):
     may_refuse: dict[str, bool]
     price: float                    # of the throughput without persistence
 
+    @classmethod
+    def of(cls, mode: str, swept: Mapping[str, Losses], price: float) -> Row:
+        """From sweeps of one mode, by kind of crash."""
+        return cls(mode, {crash: found.worst for crash, found in swept.items()},
+                   {crash: found.mean for crash, found in swept.items()},
+                   {crash: found.worst_s for crash, found in swept.items()},
+                   {crash: found.may_refuse for crash, found in swept.items()}, price)
+
 
 def summary(modes: Mapping[str, Mapping[str, str]] = MODES, crashes: Sequence[str] = ("process", "ext4"), *,
             rate: int = 100, seconds: float = 10, step_ms: float = STEP_MS) -> list[Row]:
     """modes x crashes: worst and mean loss, whether a start may be refused, and the price in throughput."""
     free = throughput(OFF)
-    rows = []
-    for name, directives in modes.items():
-        swept = _losses(directives, crashes, rate, seconds, step_ms)
-        rows.append(Row(name, {crash: found.worst for crash, found in swept.items()},
-                        {crash: found.mean for crash, found in swept.items()},
-                        {crash: found.worst_s for crash, found in swept.items()},
-                        {crash: found.may_refuse for crash, found in swept.items()},
-                        throughput(directives) / free))
-    return rows
+    return [Row.of(mode, _losses(directives, crashes, rate, seconds, step_ms), throughput(directives) / free)
+            for mode, directives in modes.items()]

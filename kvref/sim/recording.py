@@ -16,6 +16,10 @@ Words: a *unit* is one call, EXEC, served waiter or internal deletion with all t
 for a client after the unit was executed. (Every byte that leaves counts as telling of all that was executed before:
 replies leave behind the flush of their turn, all of them.) *State*: keys, values and absolute deadlines, without those
 that are over at the recording's `end_wall_us`, which is the instant of every recovery.
+
+What promises begin with is heard from the server: the replies of SAVE and WAITAOF, the lines of its log that say that a
+snapshot is done, that a write of the log has failed or that it has ended, and its directives. Whether they are kept is
+judged by the operations of the disk alone.
 """
 
 from __future__ import annotations
@@ -26,7 +30,6 @@ import traceback
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Any, NamedTuple
 
@@ -40,12 +43,13 @@ from kvref.quoting import split_args
 from kvref.resp import NEED_DATA, ReplyParser
 from kvref.sampling import Hash, Members
 from kvref.server import Server
-from kvref.sim.clock import Clock
+from kvref.sim.clock import NEW_YEAR_US, Clock
 from kvref.sim.disk import Disk, File, Operation
 from kvref.sim.network import Network
 from kvref.sim.processes import Processes
 from kvref.sim.scenarios import Scenario
-from kvref.sim.world import DEFAULTS, Happening, World
+from kvref.sim.survival import PAGE
+from kvref.sim.world import DEFAULTS, HOME, World
 from kvref.skiplist import SortedSet
 
 State = frozenset[tuple[int, bytes, Any, int | None]]       # (database, key, frozen value, deadline in ms)
@@ -60,7 +64,6 @@ FREEZE: dict[type, Any] = {
 REBOOT_US = 1_000_000               # the computer is back so long after the end of the run, or after the crash
 LONG_US = 100_000                   # an fsync that takes so much longer than others is one that the log waits for
 INSIDE = "in a write"
-PAGE = 4096
 PROMISING = (b"save", b"waitaof")   # their replies promise more than that a command was executed
 
 
@@ -103,7 +106,6 @@ class Point(NamedTuple):
     kind: str                       # of the operation; "start", "reply"; "in a write": number `at` is half done
     told: int                       # units that some client has been told of
     done: int                       # units executed
-    told_us: int = 0                # when the last was told
 
 
 class Mode(NamedTuple):
@@ -138,18 +140,16 @@ class Outcome(NamedTuple):
 class Stage(World):
     """A world whose every telling and logging has its place in the order of things."""
 
-    def __init__(self, recording: Recording, disk: Disk | None) -> None:
+    def __init__(self, recording: Recording) -> None:
         scenario = recording.scenario
         super().__init__(scenario.seed, fsync_us=scenario.fsync_us, child_step_us=scenario.child_step_us,
                          capacity=scenario.capacity, wall_us=recording.start_wall_us)
         self.recording = recording
-        if disk is not None:
-            self._sequence = itertools.count(disk.journal.last + 1)
-            latency_us, self.disk = self.disk.latency_us, disk.moved(self.clock, self._sequence)
-            self.disk.latency_us = latency_us
-            self.disk.observers.append(lambda done: self.trace.append(Happening(done.seq, done.time_us, done)))
-            self.processes = self._new_process()
-        self.disk.faults.extend(replace(fault, matches=0) for fault in scenario.faults)
+        self._sequence = itertools.count(recording.initial.journal.last + 1)
+        latency_us = self.disk.latency_us
+        self._insert(recording.initial.moved(self.clock, self._sequence))
+        self.disk.latency_us = latency_us
+        self.disk.faults.extend(fault.fresh() for fault in scenario.faults)
         self.first = len(self.disk.operations)
         self.network.on_send.append(self._told)
 
@@ -173,10 +173,10 @@ class Stage(World):
 class Recording:
     """See the module."""
 
-    def __init__(self, scenario: Scenario, disk: Disk | None = None, start_wall_us: int = 0) -> None:
+    def __init__(self, scenario: Scenario, disk: Disk | None = None, start_wall_us: int = NEW_YEAR_US) -> None:
         """`disk`: start on a copy of what is there, instead of on what the scenario says."""
         self.scenario = scenario
-        self.start_wall_us = start_wall_us or World().clock.time_us()
+        self.start_wall_us = start_wall_us
         self.units: list[Unit] = []
         self.tellings: list[Telling] = []
         self.saves: list[tuple[int, int]] = []              # (seq, units): a snapshot was reported done
@@ -189,10 +189,8 @@ class Recording:
         self.ended: int | None = None                       # seq: the server has shut down in good order
         self.refusal = ""
         self.log: list[str] = []
-        if disk is None:
-            disk = Disk.of(scenario.files or (("/data", None),), Clock())
-        self.initial = disk.copy()
-        world = Stage(self, disk)
+        self.initial = disk.copy() if disk else Disk.of(scenario.files or ((HOME, None),), Clock())
+        world = Stage(self)
         self._perform(world)
         self.operations: list[Operation] = world.disk.operations[world.first:]
         self.log = world.log
@@ -214,7 +212,7 @@ class Recording:
 
     def _perform(self, world: Stage) -> None:
         scenario = self.scenario
-        self.modes.append(_mode(0, 0, Config.load(directives=[*DEFAULTS, *_pairs(scenario.directives)])))
+        self.modes.append(_mode(0, 0, Config.load(directives=[*DEFAULTS, *scenario.directives.items()])))
         try:
             server = world.start(**{name.replace("-", "_"): value for name, value in scenario.directives.items()})
         except (Unreadable, OSError) as error:
@@ -307,11 +305,10 @@ class Recording:
     def heard(self, world: Stage, text: str) -> None:
         """A line of the server's log: what it reports done, and when its mode has changed."""
         server = world.server
-        if text in ("DB saved on disk",):
+        if text == "DB saved on disk":
             self.saves.append((world.next_seq(), len(self.units) - 1))
         elif text.startswith("Background saving terminated with success"):
-            pid = max(self.forks)
-            self.saves.append((world.next_seq(), self.forks[pid]))
+            self.saves.append((world.next_seq(), self.forks[max(self.forks)]))
         elif text.startswith("Error writing to the AOF file"):
             self._failures.append((world.next_seq(), world.clock.monotonic_us(), True))
         elif text.startswith(("AOF write error looks solved", "Background AOF rewrite finished")):
@@ -337,15 +334,16 @@ class Recording:
         start = self.operations[0].seq if self.operations else 0
         yield Point(start - 1 if start else 0, 0, 0, "start", 0, 0)
         events: list[Operation | Telling] = sorted([*self.operations, *self.tellings], key=lambda event: event.seq)
-        at = told = told_us = 0
+        at = told = 0
         for event in events:
+            done = self.done_before(event.seq)
             if isinstance(event, Telling):
-                told, told_us, kind = max(told, event.units), event.time_us, "reply"
+                told, kind = max(told, event.units), "reply"
             else:
                 if _spans_pages(event):
-                    yield Point(event.seq, event.time_us, at, INSIDE, told, self.done_before(event.seq), told_us)
+                    yield Point(event.seq, event.time_us, at, INSIDE, told, done)
                 at, kind = at + 1, event.kind
-            yield Point(event.seq, event.time_us, at, kind, told, self.done_before(event.seq), told_us)
+            yield Point(event.seq, event.time_us, at, kind, told, done)
 
     def _told_at(self, sock: Socket, count: int) -> int:
         """Where a client had so many bytes."""
@@ -428,10 +426,6 @@ def _spans_pages(operation: Operation) -> bool:
     return operation.kind == "write" and operation.offset // PAGE != (operation.end - 1) // PAGE
 
 
-def _pairs(directives: Mapping[str, str]) -> list[tuple[str, str]]:
-    return list(directives.items())
-
-
 def _mode(seq: int, now_us: int, config: Config) -> Mode:
     return Mode(seq, now_us, bool(config.appendonly), str(config.appendfsync))
 
@@ -482,14 +476,23 @@ def _listen_to_opens(disk: Disk, strays: set[int], read: list[str]) -> None:
     disk.open = noted                                       # type: ignore[method-assign]
 
 
+def log_folder(directives: Mapping[str, str]) -> str:
+    """Where the log is."""
+    return f"{HOME}/{directives.get('appenddirname', 'appendonlydir')}"
+
+
+def dump_path(directives: Mapping[str, str]) -> str:
+    """Where the snapshot is."""
+    return f"{HOME}/{directives.get('dbfilename', 'dump.rdb')}"
+
+
 def _strays(disk: Disk, directives: Mapping[str, str]) -> set[int]:
     """The inodes that a start may not read: of files that are there, and that no manifest names."""
-    folder = f"/data/{directives.get('appenddirname', 'appendonlydir')}"
-    name = directives.get("appendfilename", "appendonly.aof")
-    manifest, old = f"{folder}/{name}.manifest", f"/data/{name}"
+    folder, name = log_folder(directives), directives.get("appendfilename", "appendonly.aof")
+    manifest, old = f"{folder}/{name}.manifest", f"{HOME}/{name}"
     known = {manifest}
     if directives.get("appendonly") != "yes":
-        known.add(f"/data/{directives.get('dbfilename', 'dump.rdb')}")
+        known.add(dump_path(directives))
     else:
         try:
             known |= {f"{folder}/{part.name}" for part in parse(disk.content(manifest)).parts}

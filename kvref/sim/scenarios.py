@@ -68,7 +68,8 @@ class Scenario:
 
     def __str__(self) -> str:
         words = [f"{name} {value or '(nothing)'}" for name, value in self.directives.items()]
-        lines = [f"{self.name}: {', '.join(words) or 'no persistence'}", *map(str, self.faults), *map(str, self.script)]
+        lines = [f"{self.name}: {', '.join(words) or 'no persistence'}", *([self.story] if self.story else []),
+                 *map(str, self.faults), *map(str, self.script)]
         return "\n  ".join(lines)
 
 

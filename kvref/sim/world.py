@@ -86,12 +86,16 @@ class World:
         self.clock = Clock(Cost(cost * 1000, 0) if isinstance(cost, int) else cost, wall_us)
         self.network = Network(self.clock, latency_us=latency_us, capacity=capacity,
                                fragments=random.Random(f"{seed} network") if fragment else None)
-        self.disk = Disk(self.clock, self._sequence, fsync_us)
-        self.disk.observers.append(lambda done: self.trace.append(Happening(done.seq, done.time_us, done)))
-        self.processes = self._new_process()
+        self._insert(Disk(self.clock, self._sequence, fsync_us))
         builder = self.disk.instantly()
         builder.mkdir(HOME)
         builder.fsync_dir("/")
+
+    def _insert(self, disk: Disk) -> None:
+        """From now on this is the computer's disk."""
+        self.disk = disk
+        disk.observers.append(lambda done: self.trace.append(Happening(done.seq, done.time_us, done)))
+        self.processes = self._new_process()
 
     # ---- a server's life
 
