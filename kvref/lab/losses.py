@@ -185,7 +185,8 @@ def heat_map(report: Report, claim: str) -> None:
     """Kind of crash x operation: each field is divided as its outcomes are."""
     found = outcomes(report)
     profiles, operations = (list(dict.fromkeys(place[part] for place in found)) for part in (0, 1))
-    with figure(claim, "the last thing done before the crash", "", height=1.2 + 0.5 * len(profiles)) as axes:
+    height = 1.2 + 0.5 * len(profiles)
+    with figure(claim, "the last thing done before the crash", "kind of crash", height=height) as axes:
         for kind in [kind for kind in KINDS if any(kinds[kind] for kinds in found.values())]:
             fields = [(profiles.index(profile), operations.index(operation) + 0.92 * _before(kinds, kind) / 100,
                        0.92 * _percent(kinds, kind) / 100)
