@@ -34,7 +34,8 @@ from kvref.persistence.cursor import Unreadable
 from kvref.sim.clock import Clock
 from kvref.sim.crashes import DAMAGE, Found, Image, Space
 from kvref.sim.disk import Disk
-from kvref.sim.invariants import BROKEN, KILLS, KINDS, LOSSY, REFUSED, WHOLE, Ledger, Promise, Verdict, judge, promise
+from kvref.sim.invariants import (BROKEN, KILLS, KINDS, LIED, LOSSY, REFUSED, WHOLE, Ledger, Promise, Verdict,
+                                  judge, promise)
 from kvref.sim.mutants import broken
 from kvref.sim.recording import (INSIDE, REBOOT_US, Kit, Outcome, Point, Recording, State, dump_path, log_folder,
                                  recover, state_of)
@@ -258,7 +259,7 @@ class Sweep:
         damage = _damage(found, directives)
         verdict = judge(self.ledger, point, profile, damage, self.outcome(found.image, directives), owed)
         is_torn = verdict.kind == REFUSED and damage in ("cut", "zeros") and directives["appendonly"] == "yes"
-        if is_torn and not self.ledger.has_dropped(point, profile):
+        if is_torn and not self.ledger.has_dropped(point, profile) and self.ledger.betrayal(point, profile) < LIED:
             outcome = self.outcome(found.image, directives, repaired=True)
             repaired = judge(self.ledger, point, profile, damage, outcome, owed)
             if repaired.kind in (BROKEN, REFUSED):
