@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(run=_explore)
     bugs = verbs.add_parser("mutants", help="does the explorer find every seeded bug? Exit status 1 where one survives")
     bugs.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (2)")
+    bugs.add_argument("--json", action="store_true", help="for programs")
     bugs.set_defaults(run=_mutants)
     return parser
 
@@ -111,10 +112,12 @@ def _explore(given: argparse.Namespace) -> int:
 def _mutants(given: argparse.Namespace) -> int:
     begun = time.perf_counter()
     rows = score(workers=given.workers, progress=_progress)
-    for row in rows:
-        print(row)
     killed = sum(1 for row in rows if row.killed)
     took_s = time.perf_counter() - begun
+    if given.json:
+        print(json.dumps({"mutants": len(rows), "killed": killed, "rows": [row._asdict() for row in rows]}, indent=1))
+        return int(killed < len(rows))
+    print(*rows, sep="\n")
     print(f"\n{killed} of {len(rows)} mutants killed: {100 * killed / len(rows):.0f} %, in {took_s:.0f} s")
     return int(killed < len(rows))
 
