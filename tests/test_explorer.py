@@ -122,6 +122,26 @@ def test_a_lying_disk_and_rotten_bits_never_make_a_traceback():
     assert {kind for *_, kind in report.outcomes} >= {"refused", "undetected corruption"}
 
 
+def test_there_is_a_second_crash_behind_every_kind_of_power_loss_and_its_id_replays_it():
+    seen = []
+
+    class Seen(Sweep):
+        def again(self, crash, point, disk):
+            before = self.report.second["pairs"]
+            super().again(crash, point, disk)
+            seen.append((crash, self.report.second["pairs"] - before))
+    sweep = Seen(Task(SCENARIOS["everysec-rewrite"], ("process",), again=8))
+    assert not sweep.run().violations
+    counts = Counter(crash.profile for crash, pairs in seen if pairs)
+    assert counts.keys() == {"process", "ext4", "torn", "posix", "reorder"} and all(counts.values())
+    assert 0 < counts["torn"] + counts["reorder"] < (counts["ext4"] + counts["posix"]) / 2
+    for rough in ("torn", "reorder"):
+        crash = next(crash for crash, pairs in seen if pairs and crash.profile == rough)
+        told = replay(f"everysec-rewrite:{crash}/4:process:0@4")
+        assert "The computer is switched on again." in told and f"({rough}, state {crash.state}" in told
+        assert f"verdict: {WHOLE}" in told
+
+
 # ---- disks that betray -------------------------------------------------------------------------
 
 def outcomes(report, crashes):

@@ -13,7 +13,8 @@ Interface:
 A point is a place between two events of the recorded run. At each point each profile has its legal states; what a
 write is torn to is among them. (For `process` a write is torn where it goes from one page to the next: there the kernel
 looks at signals.) Equal images are recovered once, and judged at each point anew. On a sample of the points there is a
-second crash: during the recovery, and after new writes (I7, I8, I9).
+second crash: during the recovery, and after new writes (I7, I8, I9). The first was a kill, and a power loss of
+POWER; at an eighth of these points one of ROUGH, too.
 
 An id is scenario:point:profile:state, for a second crash behind a slash the same again.
 """
@@ -44,6 +45,8 @@ from kvref.sim.survival import PAGE
 
 PROFILES: Final = ("process", "restart", "ext4", "torn", "posix", "reorder", "hostile")
 POWER: Final = ("ext4", "posix")        # the power losses of a second crash, and of the first before it
+ROUGH: Final = ("torn", "reorder")      # ... or one of these before it, at every ROUGH_SHARE-th of those points
+ROUGH_SHARE: Final = 8
 AGAIN: Final = (at(20, "eve", "SET second:life 1", "INCR second:count", "DEL key:1 counter list")
                 + at(1300, "eve", "SET second:last 1"))
 STATES: Final = 64                      # of a point and profile that are looked at
@@ -301,6 +304,7 @@ class Sweep:
     def _second_crashes(self) -> None:
         """I7, I8, I9: on a seeded sample of the points of each kind, recover, go on, and crash again."""
         dice = random.Random(f"{self.task.seed} {self.task.scenario.name} second")
+        rough = random.Random(f"{self.task.seed} {self.task.scenario.name} rough")
         kinds: dict[str, list[int]] = {}
         for number, point in enumerate(self.recording.points):
             kinds.setdefault(point.kind, []).append(number)
@@ -309,16 +313,18 @@ class Sweep:
         for number, point, disk in self.places():
             if number not in chosen:
                 continue
-            for profile in ("process", *(POWER if point.kind in MORE else [dice.choice(POWER)])):
+            more = [rough.choice(ROUGH)] if rough.random() < 1 / ROUGH_SHARE else []
+            for profile in ("process", *(POWER if point.kind in MORE else [dice.choice(POWER)]), *more):
                 if profile == "process":
                     self.again(Crash(number, profile, 0), point, disk.copy())
                     continue
                 space = self.space(disk, profile)
-                for state in dice.sample(range(len(space)), min(len(space), MORE.get(point.kind, 1))):
-                    image, damage = space[state][:2]
-                    if damage == "cut":
-                        crash = Crash(number, profile, state, self.task.limit, self.task.seed)
-                        self.again(crash, point, Disk.of(image, Clock()))
+                few = min(len(space), MORE.get(point.kind, 1))
+                chance, tries = (rough, len(space)) if profile in ROUGH else (dice, few)    # few of these are just cut
+                states = [state for state in chance.sample(range(len(space)), tries) if space[state].damage == "cut"]
+                for state in states[:few]:
+                    crash = Crash(number, profile, state, self.task.limit, self.task.seed)
+                    self.again(crash, point, Disk.of(space[state].image, Clock()))
 
     def again(self, crash: Crash, point: Point, disk: Disk) -> None:
         """A second life on what the first crash has left, and its end at every point."""
