@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from kvref.sim.explorer import PROFILES, Sweep, Task, explore, parse_id, replay, run_task, shrink
+from kvref.sim.explorer import PROFILES, Sweep, Task, Violation, explore, parse_id, replay, run_task, shrink
 from kvref.sim.faults import Fault
-from kvref.sim.invariants import BROKEN, CORRUPT, REFUSED, ROTTEN, TAKEN, WHOLE, Ledger, judge
+from kvref.sim.invariants import BROKEN, CORRUPT, REFUSED, ROTTEN, TAKEN, WHOLE, Ledger, Verdict, judge
 from kvref.sim.recording import Outcome, Recording, recover
 from kvref.sim.scenarios import ALWAYS, EVERYSEC, OFF, RDB, SCENARIOS, Scenario, at, every
 
@@ -279,7 +279,27 @@ def test_words_that_make_no_sense_get_a_sentence_and_status_2(words):
 def test_a_broken_promise_is_exit_status_1_with_the_story_of_the_first():
     done = subprocess.run([sys.executable, "-m", "kvref.sim", "explore", "--scenario", "always", "--profile", "process",
                            "--mutant", "reply-before-log", "--again", "0"], capture_output=True, text=True)
-    assert done.returncode == 1 and "The first one, and the shortest script" in done.stdout
+    assert done.returncode == 1 and "shortest script that breaks it. The first one in full" in done.stdout
+
+
+def test_the_first_violation_of_each_scenario_and_promise_is_shrunk_and_stands_first():
+    buggy = [replace(SCENARIOS[name], mutant="reply-before-log") for name in ("always", "always-transactions")]
+    report = explore(buggy, profiles=["process", "posix"], states=2, workers=1, shorten=True)
+    kinds = {(each.scenario.name, each.verdict.invariant) for each in report.violations}
+    shrunk = [each for each in report.violations if each.shortest is not None]
+    assert len(shrunk) == len(kinds) > 2 and report.violations[:len(shrunk)] == shrunk
+    for each in shrunk:
+        assert 1 <= len(each.shortest) < len(each.scenario.script) and str(each.shortest[0]) in str(report)
+    assert report.to_json()["violations"][0]["shortest"] == shrunk[0].shortest
+    assert report.to_json()["violations"][-1]["shortest"] is None
+    same = explore(buggy, profiles=["process", "posix"], states=2, workers=1)
+    assert {each.id for each in same.violations} == {each.id for each in report.violations}
+    same.shorten(most=1)
+    assert [each.shortest is None for each in same.violations[:2]] == [False, True]
+
+
+def test_a_promise_that_is_broken_without_a_command_says_so():
+    assert str(Violation(SCENARIOS["none"], (), Verdict(BROKEN, "I9"), ())).endswith("(no command)")
 
 
 def test_who_stops_reading_hears_no_complaint():

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 
 from kvref.sim.crashes import PROFILES as POWER
-from kvref.sim.explorer import PROFILES, STATES, explore, replay, retell, shrink
+from kvref.sim.explorer import PROFILES, STATES, explore, replay, retell
 from kvref.sim.invariants import KILLS
 from kvref.sim.mutants import MUTANTS
 from kvref.sim.scenarios import SCENARIOS
@@ -96,16 +96,15 @@ def _explore(given: argparse.Namespace) -> int:
               for name in given.scenario or SCENARIOS]
     begun = time.perf_counter()
     report = explore(chosen, profiles=given.profile or PROFILES, states=given.states, again=given.again,
-                     workers=given.workers, seed=given.seed, progress=_progress)
+                     workers=given.workers, seed=given.seed, shorten=True, progress=_progress)
     if given.json:
         print(json.dumps(report.to_json(), indent=1))
     else:
         print(report)
         print(f"{time.perf_counter() - begun:.0f} s")
         for violation in report.violations[:1]:
-            print(f"\nThe first one, and the shortest script that breaks {violation.verdict.invariant}:\n")
+            print("\nUnder the first of each kind stands the shortest script that breaks it. The first one in full:\n")
             print(retell(violation.scenario, violation.crashes))
-            print(f"\n{shrink(violation)}")
     return int(bool(report.violations))
 
 

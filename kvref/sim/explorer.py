@@ -6,7 +6,8 @@
 
 Interface:
   - explore(scenarios, ...)     the sweep: any executor, a progress callback; returns a Report
-  - Report                      points, states, recoveries, outcomes, losses, violations; adds up
+  - Report                      points, states, recoveries, outcomes, losses, violations; adds up. shorten() shrinks the
+                                first violation of each (scenario, promise)
   - replay(id)                  one crash again, told in full
   - shrink(violation)           the shortest script that still breaks the same promise; least(items, still) finds it
 
@@ -40,7 +41,7 @@ from kvref.sim.invariants import (BROKEN, KILLS, KINDS, LIED, LOSSY, REFUSED, WH
 from kvref.sim.mutants import broken
 from kvref.sim.recording import (INSIDE, REBOOT_US, Kit, Outcome, Point, Recording, State, dump_path, log_folder,
                                  recover, state_of)
-from kvref.sim.scenarios import SCENARIOS, Scenario, Step, at
+from kvref.sim.scenarios import SCENARIOS, Scenario, Script, Step, at
 from kvref.sim.survival import PAGE
 
 PROFILES: Final = ("process", "restart", "ext4", "torn", "posix", "reorder", "hostile")
@@ -54,6 +55,7 @@ SHARE: Final = {"hostile": 16}          # of these profiles only the 16th part: 
 SECOND_SHARE: Final = 16                # ... and at each point of a second life
 MORE: Final = {"truncate": 5, "unlink": 2}      # second lives: at so many points and states of these, the rare ones
 SHRINK_TRIES: Final = 400
+MOST_SHRUNK: Final = 8
 
 Item = TypeVar("Item")
 Owed = Callable[[Point, str], Promise | None]
@@ -79,6 +81,7 @@ class Violation(NamedTuple):
     scenario: Scenario
     crashes: tuple[Crash, ...]
     verdict: Verdict
+    shortest: Script | None = None      # that breaks it, where somebody has looked for it
 
     @property
     def id(self) -> str:
@@ -86,7 +89,8 @@ class Violation(NamedTuple):
         return f"{self.scenario.name}{bug}:" + "/".join(map(str, self.crashes))
 
     def __str__(self) -> str:
-        return f"{self.id}  {self.verdict.invariant}: {self.verdict.text}"
+        steps = [] if self.shortest is None else self.shortest or ["(no command)"]
+        return "\n    ".join([f"{self.id}  {self.verdict.invariant}: {self.verdict.text}", *map(str, steps)])
 
 
 @dataclass
@@ -118,6 +122,15 @@ class Report:
         before = self.worst.get(place, (0, 0))
         self.worst[place] = max(before[0], writes), max(before[1], age_us)
 
+    def shorten(self, most: int = MOST_SHRUNK) -> None:
+        """Find the shortest script for the first violation of each (scenario, promise), and list these first."""
+        first: dict[tuple[str, str, str], Violation] = {}
+        for each in self.violations:
+            first.setdefault((each.scenario.name, each.scenario.mutant, each.verdict.invariant), each)
+        chosen = list(first.values())[:most]
+        others = [each for each in self.violations if not any(each is one for one in chosen)]
+        self.violations = [each._replace(shortest=shrink(each).script) for each in chosen] + others
+
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Values for HEAD: scenario, profile, pairs, and how many of each kind; worst and mean loss."""
         places = dict.fromkeys((scenario, profile) for scenario, profile, _, _ in self.outcomes)
@@ -137,8 +150,8 @@ class Report:
         return {"points": self.points, "pairs": self.pairs, "recoveries": self.recoveries,
                 "listed": dict(self.listed), "legal": dict(self.legal), "second": dict(self.second),
                 "rows": [dict(zip(HEAD, row)) for row in self.rows()],
-                "violations": [{"id": each.id, "invariant": each.verdict.invariant, "text": each.verdict.text}
-                               for each in self.violations]}
+                "violations": [{"id": each.id, "invariant": each.verdict.invariant, "text": each.verdict.text,
+                                "shortest": each.shortest} for each in self.violations]}
 
     def __str__(self) -> str:
         rows = [HEAD, *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in self.rows())]
@@ -376,12 +389,13 @@ def _damage(found: Found, directives: dict[str, str]) -> str:
 
 def explore(scenarios: Scenario | Iterable[Scenario], *, profiles: Iterable[str] = PROFILES, states: int = STATES,
             again: int = 0, workers: int = 2, executor: Executor | None = None, seed: int = 0,
-            stop_at_first: bool = False, progress: Callable[[int, int], object] | None = None) -> Report:
+            stop_at_first: bool = False, shorten: bool = False,
+            progress: Callable[[int, int], object] | None = None) -> Report:
     """Sweep them, one task for each, in `workers` processes (1: in this one) or by any `concurrent.futures.Executor`.
 
     A script that asks for more than one worker needs `if __name__ == "__main__":` (the others import it). `states`: at
     most so many of each point and profile; `again`: so many second crashes for each kind of operation
-    of each scenario; `progress` is told (done, of so many) tasks.
+    of each scenario; `shorten`: also the report's violations; `progress` is told (done, of so many) tasks.
     """
     given = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     tasks = [Task(scenario, tuple(profiles), states, again, stop_at_first, seed) for scenario in given]
@@ -393,6 +407,8 @@ def explore(scenarios: Scenario | Iterable[Scenario], *, profiles: Iterable[str]
             progress(done, len(tasks))
     for number in sorted(results):              # whoever was ready first
         report.add(results[number])
+    if shorten:
+        report.shorten()
     return report
 
 
