@@ -268,6 +268,22 @@ def test_ids_are_read_back():
     assert [str(crash) for crash in crashes] == ["12:posix:3@128", "4:process:0"]
 
 
+@pytest.mark.parametrize("name", ["mine", "1:2+3*4 of mine", "always"])
+def test_an_id_of_a_scenario_of_one_s_own_is_replayed_where_that_is_given(name):
+    mine = Scenario(name, ALWAYS, at(10, "ann", "SET k v", "SET only:mine 1"), mutant="reply-before-log")
+    for scenario in (mine, mine.repeated(2)):
+        violation = explore(scenario, profiles=["process"]).violations[0]
+        told = replay(violation.id, scenario)
+        assert f"verdict: {BROKEN} {violation.verdict.invariant}" in told and "only:mine" in told
+        assert told == replay(violation.id, mine)
+    if name == "mine":
+        with pytest.raises(ValueError, match=r"called 'mine'; one of your own has to be given .* replay\(id, scenario\)"):
+            replay(violation.id)
+        with pytest.raises(ValueError, match="called 'yours'"):
+            replay("yours:1:ext4:0", mine)
+        assert parse_id("always:1:ext4:0", mine)[0] == SCENARIOS["always"]
+
+
 @pytest.mark.parametrize("words", [["--scenario", "nonsense"], ["--replay", "nonsense:1:ext4:0"], ["--replay", "none:x"],
                                    ["--replay", "none*x:1:ext4:0"], ["--replay", "none:1:ext4:99999"],
                                    ["--mutant", "nonsense"], ["--states", "0"], ["--profile", "nonsense"]])

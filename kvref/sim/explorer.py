@@ -8,7 +8,7 @@ Interface:
   - explore(scenarios, ...)     the sweep: any executor, a progress callback; returns a Report
   - Report                      points, states, recoveries, outcomes, losses, violations; adds up. shorten() shrinks the
                                 first violation of each (scenario, promise)
-  - replay(id)                  one crash again, told in full
+  - replay(id, scenario)        one crash again, told in full; `scenario`: where it is one of your own
   - shrink(violation)           the shortest script that still breaks the same promise; least(items, still) finds it
 
 A point is a place between two events of the recorded run. At each point each profile has its legal states; what a
@@ -431,13 +431,17 @@ def _weight(task: Task) -> int:
     return -len(task.scenario.script) - task.scenario.end_ms // 100
 
 
-def parse_id(text: str) -> tuple[Scenario, tuple[Crash, ...]]:
+def parse_id(text: str, scenario: Scenario | None = None) -> tuple[Scenario, tuple[Crash, ...]]:
     """The scenario and the crashes of an id. ValueError with a sentence."""
-    name, _, places = text.partition(":")
-    name, _, mutant = name.partition("+")
-    name, _, times = name.partition("*")
-    if name not in SCENARIOS:
-        raise ValueError(f"no scenario of the library is called {name!r}")
+    known = {**SCENARIOS, **({scenario.name: scenario} if scenario else {})}
+    own = scenario.name if scenario and text.startswith(scenario.name) else ""      # which may hold any character
+    rest, _, places = text.removeprefix(own).partition(":")
+    rest, _, mutant = rest.partition("+")
+    name, _, times = rest.partition("*")
+    name = own + name
+    if name not in known:
+        raise ValueError(f"no scenario of the library is called {name!r}; one of your own has to be given with its id: "
+                         "replay(id, scenario)")
     if times and not times.isdecimal():
         raise ValueError(f"{times!r} does not say how often the script is repeated")
     crashes = []
@@ -449,13 +453,15 @@ def parse_id(text: str) -> tuple[Scenario, tuple[Crash, ...]]:
             crashes.append(Crash(int(point), profile, int(state), int(limit or STATES), int(seed or 0)))
         except ValueError:
             raise ValueError(f"{place!r} is no crash; one is point:profile:state") from None
-    return replace(SCENARIOS[name].repeated(int(times or 1)), mutant=mutant), tuple(crashes)
+    return replace(known[name].repeated(int(times or 1)), mutant=mutant), tuple(crashes)
 
 
-def replay(id: str) -> str:
-    """One crash again, told in full: the script, what had been done, the disk that was found, and the verdict."""
-    scenario, crashes = parse_id(id)
-    return retell(scenario, crashes)
+def replay(id: str, scenario: Scenario | None = None) -> str:
+    """One crash again, told in full: the script, what had been done, the disk that was found, and the verdict.
+
+    An id has no more than the scenario's name: one that is not in the library has to be given.
+    """
+    return retell(*parse_id(id, scenario))
 
 
 def retell(scenario: Scenario, crashes: tuple[Crash, ...]) -> str:
