@@ -20,16 +20,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from kvref.lab.figures import BLACK, BLUE, COLOURS, GREEN, ORANGE, PINK, RED, SKY, figure
+from kvref.lab.figures import BLACK, BLUE, COLOURS, GREEN, ORANGE, PINK, RED, SKY, YELLOW, figure
 from kvref.lab.table import Table
 from kvref.sim.explorer import Report
-from kvref.sim.invariants import BROKEN, CORRUPT, DROPPED, KINDS, LOSSY, REFUSED, WHOLE
+from kvref.sim.invariants import BROKEN, CORRUPT, DROPPED, KINDS, LOSSY, REFUSED, TAKEN, WHOLE
 from kvref.sim.loss import Losses, Row
 
 CRASHES: Final = {"process": "kill -9", "restart": "kill -9 (restart)"}         # others: "power loss (ext4)"
 INKS: Final = {"no persistence": BLACK, "save 1 1": ORANGE, "save 2 1": RED, "AOF no": PINK, "AOF everysec": BLUE,
                "AOF always": GREEN, "everysec + save 2 1": SKY}
-OUTCOMES: Final = {WHOLE: GREEN, LOSSY: SKY, REFUSED: ORANGE, CORRUPT: PINK, DROPPED: BLACK, BROKEN: RED}
+OUTCOMES: Final = {WHOLE: GREEN, LOSSY: SKY, REFUSED: ORANGE, CORRUPT: PINK, DROPPED: BLACK, TAKEN: YELLOW,
+                   BROKEN: RED}
 SHARES: Final = (50, 90)                            # percent of the crashes
 LOST: Final = "acknowledged writes lost"
 
