@@ -106,27 +106,27 @@ def test_zipf_asks_for_key_n_about_one_nth_as_often_as_for_key_one() -> None:
 
 
 def test_a_scan_is_in_order_and_none_of_its_keys_comes_back() -> None:
-    requests = scans(length=3_000, keys=500, every=300, scan=150)
+    requests = scans(length=2_000, keys=500, every=250, scan=150)
     scanned = [key for key in requests if key > 500]
     assert max(Counter(scanned).values()) == 1 and scanned == sorted(scanned)
-    assert len(scanned) == 900 and all(key > 500 for key in requests[300:450])
-    assert [key for key in requests if key <= 500] == zipf(length=3_000)[:2_100]
+    assert len(scanned) == 750 and all(key > 500 for key in requests[250:400])
+    assert [key for key in requests if key <= 500] == zipf(length=2_000)[:1_250]
 
 
 def test_a_loop_comes_back_to_a_key_when_all_others_were_asked_for() -> None:
-    requests = loop(length=3_000, keys=220)
+    requests = loop(length=2_000, keys=220)
     assert requests[:220] == list(range(1, 221)) and requests[220:] == requests[:-220]
 
 
 def test_a_phase_shares_no_key_with_another() -> None:
-    requests = shifting(length=3_000, phases=4)
-    phases = [set(requests[start:start + 750]) for start in range(0, 3_000, 750)]
+    requests = shifting(length=2_000, phases=4)
+    phases = [set(requests[start:start + 500]) for start in range(0, 2_000, 500)]
     assert sum(map(len, phases)) == len(set.union(*phases))
 
 
 def test_workloads_and_models_are_the_same_each_time() -> None:
     for make in WORKLOADS.values():
-        assert make() == make() and len(make()) == 3_000
+        assert make() == make() and len(make()) == 2_000
     assert chance(zipf(), 50) == chance(zipf(), 50) != chance(zipf(), 50, seed=2)
     assert zipf(seed=2) != zipf()
 

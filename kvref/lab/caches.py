@@ -8,8 +8,9 @@ Interface:
   - zipf, scans, loop, shifting         workloads; WORKLOADS holds them by name
   - lru, lfu, belady, chance            models (requests, room) -> hit rate, each O(log n) a request or better; MODELS
   - through_kvref                       cache-aside through a real server in virtual time -> Run
-  - rates, rate_table, panels           hit rate against memory, for each workload; a table and a figure
-  - bursts, Slow, stampede              clients that wait for a slow database, and how often it is asked
+  - Desk, counters                      a server and a client without a wire; LFU's counter after so many reads
+  - model_rates, rate_table, panels     hit rate against memory, for each workload; a table and a figure
+  - Slow, rush                          visitors who wait for a slow database -> Rush: how often it was asked
 
 All is drawn from seeds, so that two runs see the same. A workload is a list of ints; on the wire key 7 is `page:7`.
 
@@ -38,13 +39,13 @@ INKS: Final = {"exact LRU": (BLUE, "--"), "exact LFU": (ORANGE, "--"), "Belady's
 
 # ---- workloads -----------------------------------------------------------------------------------
 
-def zipf(length: int = 3_000, keys: int = 500, seed: int = 1) -> list[int]:
+def zipf(length: int = 2_000, keys: int = 500, seed: int = 1) -> list[int]:
     """Key number n is asked for with a weight of 1/n: few are popular, many are rare."""
     weights = list(accumulate(1 / number for number in range(1, keys + 1)))
     return Random(seed).choices(range(1, keys + 1), cum_weights=weights, k=length)
 
 
-def scans(length: int = 3_000, keys: int = 500, every: int = 300, scan: int = 150, seed: int = 1) -> list[int]:
+def scans(length: int = 2_000, keys: int = 500, every: int = 250, scan: int = 150, seed: int = 1) -> list[int]:
     """Zipf, and after `every` such requests somebody reads `scan` keys in a row that nobody asks for again."""
     popular, requests = iter(zipf(length, keys, seed)), list[int]()
     while len(requests) < length:
@@ -53,12 +54,12 @@ def scans(length: int = 3_000, keys: int = 500, every: int = 300, scan: int = 15
     return requests[:length]
 
 
-def loop(length: int = 3_000, keys: int = 220) -> list[int]:
+def loop(length: int = 2_000, keys: int = 220) -> list[int]:
     """All keys in their order, again and again."""
     return [1 + number % keys for number in range(length)]
 
 
-def shifting(length: int = 3_000, keys: int = 500, phases: int = 4, seed: int = 1) -> list[int]:
+def shifting(length: int = 2_000, keys: int = 500, phases: int = 4, seed: int = 1) -> list[int]:
     """Zipf, in so many phases; each has popular keys of its own."""
     return [number + keys * (place * phases // length) for place, number in enumerate(zipf(length, keys, seed))]
 
@@ -167,7 +168,7 @@ class Desk:
 
     def __init__(self, policy: str, *, ttl_s: int = 0, **directives: object) -> None:
         self.world = World(seed=1)
-        self.server = self.world.start(maxmemory=1 << 30, maxmemory_policy=policy, **directives)
+        self.server = self.world.start(maxmemory=1 << 30, maxmemory_policy=policy, databases=1, **directives)
         self.server.loop.observers.clear()              # the trace of this world, which nobody reads
         self.world.connect("desk")
         self.world.settle()
@@ -197,8 +198,12 @@ class Desk:
 
     def ask(self, *words: bytes | str | int) -> bytes:
         """The reply to one command, as it would go on the wire."""
+        return self.ask_often(1, *(word if isinstance(word, bytes) else str(word).encode() for word in words))
+
+    def ask_often(self, times: int, *words: bytes) -> bytes:
+        """A pipeline of one command, so many times; the last reply."""
         client = self.client
-        self.server.execute(client, [[word if isinstance(word, bytes) else str(word).encode() for word in words]])
+        self.server.execute(client, [list(words)] * times)
         reply = bytes(client.output[-1])
         client.output, client.output_size = [], 0
         return reply
@@ -214,6 +219,20 @@ class Desk:
             place = next(place for place, key in enumerate(self.used) if key == effect[1])
             self.older.append(place / len(self.used))
             del self.used[effect[1]]
+
+
+def counters(factor: int, uses: Iterable[int], keys: int = 5) -> list[float]:
+    """What OBJECT FREQ says after so many reads in all (rising numbers), the mean of some keys."""
+    desk, done, found = Desk("allkeys-lfu", lfu_log_factor=factor), 0, list[float]()
+    names = [b"key:%d" % number for number in range(keys)]
+    for name in names:
+        desk.ask("SET", name, "x")
+    for reads in uses:
+        for name in names:
+            desk.ask_often(reads - done, b"GET", name)
+        found.append(sum(int(desk.ask("OBJECT", "FREQ", name)[1:]) for name in names) / keys)
+        done = reads
+    return found
 
 
 # ---- hit rate against memory ---------------------------------------------------------------------
@@ -283,8 +302,16 @@ class Rush(NamedTuple):
 
     calls: int                  # that reached the database
     most: int                   # of them at once
-    longest_ms: float           # that a visitor waited
     per_second: list[int]       # calls of the database in each second
+    waits: list[tuple[float, float]]        # of each visitor: when he came, and how long he waited, in ms
+
+    @property
+    def longest_ms(self) -> int:
+        return round(max(waited for _, waited in self.waits))
+
+    def waited(self, first_s: float, last_s: float) -> int:
+        """How many who came between these seconds had to wait at all."""
+        return sum(waited >= 1 for came, waited in self.waits if first_s <= came / 1000 < last_s)
 
 
 def rush(visit: Callable[[Any, Slow, str], Visit], *, pages: int = 1, seconds: int = 21, each_second: int = 50,
@@ -292,19 +319,20 @@ def rush(visit: Callable[[Any, Slow, str], Visit], *, pages: int = 1, seconds: i
     """Visitors come at even distances, each for a page drawn at random: `visit(redis, database, name)`."""
     world, random = World(seed=seed), Random(seed)
     world.start(hz=1)
-    redis, start_ms = world.connect("web"), world.clock.monotonic_us() / 1000
+    redis, start_us = world.connect("web"), world.clock.monotonic_us()
+
     def now_ms() -> float:
-        return world.clock.monotonic_us() / 1000 - start_ms
-    database, longest = Slow(now_ms), 0.0
-    visits = [(1000 * number / each_second, number, visit(redis, database, f"page:{random.randrange(pages)}"))
-              for number in range(seconds * each_second)]
+        return (world.clock.monotonic_us() - start_us) / 1000
+    database, waits = Slow(now_ms), list[tuple[float, float]]()
+    came = [1000 * number / each_second for number in range(seconds * each_second)]
+    visits = [(ms, number, visit(redis, database, f"page:{random.randrange(pages)}")) for number, ms in enumerate(came)]
     while visits:                                       # a heap: who comes, or goes on, next?
         at_ms, number, visitor = heapq.heappop(visits)
         world.run(ms=max(0, at_ms - now_ms()))
         pause = next(visitor, None)
         if pause is None:
-            longest = max(longest, now_ms() - 1000 * number / each_second)
+            waits.append((came[number], now_ms() - came[number]))
         else:
             heapq.heappush(visits, (now_ms() + pause, number, visitor))
-    seconds_asked = Counter(int(at // 1000) for at in database.asked)
-    return Rush(len(database.asked), database.most, round(longest), [seconds_asked[second] for second in range(seconds)])
+    asked = Counter(int(at // 1000) for at in database.asked)
+    return Rush(len(database.asked), database.most, [asked[second] for second in range(seconds)], waits)
