@@ -84,6 +84,15 @@ def _writes(client: Client, command: Command) -> bool:
     return "write" in command.flags or command.name == "ping" or any("write" in row.flags for row, _ in inside)
 
 
+def _grows(client: Client, command: Command) -> bool:
+    """Whether the command may need more memory; what waits for EXEC is kept, too. Redis: is_denyoom_command."""
+    transaction = client.transaction
+    if command.name in IMMEDIATE or not (transaction and transaction.open):
+        inside = transaction.queue if command.name == "exec" and transaction else ()
+        return "denyoom" in command.flags or any("denyoom" in row.flags for row, _ in inside)
+    return True
+
+
 def allows_debug(server: Server, client: Client) -> bool:
     """Redis: allowProtectedAction."""
     allowed = server.config.enable_debug_command
@@ -124,6 +133,8 @@ CHECKS: Final[list[tuple[Callable[[Server, Client, Command, Request], Any], str]
     (lambda server, client, command, args:
      client.transaction and client.transaction.open and "no_multi" in command.flags,
      "ERR Command not allowed inside a transaction"),
+    (lambda server, client, command, args: server.eviction.out_of_memory and _grows(client, command),
+     "OOM command not allowed when used memory > 'maxmemory'."),
     (lambda server, client, command, args: server.snapshots.stop_writes and _writes(client, command), SNAPSHOTS_FAIL),
     (lambda server, client, command, args: server.aof.misconf and _writes(client, command),
      "MISCONF Errors writing to the AOF file: {1}"),

@@ -215,6 +215,18 @@ class Call:
             raise WRONGTYPE
         return value
 
+    def peek(self, key: bytes) -> Any:
+        """As `read`, for commands that look at a key without using it. Redis: LOOKUP_NOTOUCH."""
+        return self.read(key)
+
+    def put(self, key: bytes, value: Any, event: str) -> None:
+        """Give a key that has no deadline a value, whatever it held, and say so. Redis: setKey, db.c."""
+        server = self.server
+        self.db.set(key, value)
+        server.dirty += 1
+        if server.on_change:
+            server.tell_change(self.db, key, event)
+
     def lookup_or_new(self, key: bytes, kind: type[Kind]) -> Kind:
         """As `lookup`; where there is no such key, it holds a fresh, empty value from now on.
 

@@ -16,15 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvref.sampling import Sampler
+
+if TYPE_CHECKING:
+    from kvref.memory import Ledger
+
 
 class Database:
     """Keys, values and deadlines. `on_expired(database, key)` deletes a key whose time is over, and tells."""
 
-    __slots__ = ("index", "frozen", "values", "deadlines", "keys", "volatile", "on_expired", "on_change",
-                 "average_ttl_ms")
+    __slots__ = ("index", "frozen", "values", "deadlines", "keys", "volatile", "access", "ledger", "on_expired",
+                 "on_change", "average_ttl_ms")
 
     def __init__(self, index: int, on_expired: Callable[[Database, bytes], None],
                  on_change: Sequence[Callable[[Database, bytes, str], None]] = ()) -> None:
@@ -34,6 +38,8 @@ class Database:
         self.deadlines: dict[bytes, int] = {}           # a subset of the keys of values
         self.keys = Sampler(self.values)
         self.volatile = Sampler(self.deadlines)         # the active expiry draws its samples here
+        self.access: dict[bytes, int] | None = None     # what eviction goes by; None while the policy needs nothing
+        self.ledger: Ledger | None = None               # what the keys count for; None without `maxmemory`
         self.on_expired = on_expired
         self.on_change = on_change                      # told of every new key: (database, key, "new")
         self.average_ttl_ms = 0                         # INFO keyspace; the active expiry keeps it
@@ -91,8 +97,9 @@ class Database:
     def clear(self) -> int:
         """Forget everything; how many keys there were."""
         count = len(self.values)
-        for part in (self.values, self.deadlines, self.keys, self.volatile):
-            part.clear()
+        for part in (self.values, self.deadlines, self.keys, self.volatile, self.access, self.ledger):
+            if part is not None:
+                part.clear()
         self.average_ttl_ms = 0
         return count
 
@@ -108,7 +115,7 @@ class Database:
 def swap(databases: list[Database], a: int, b: int) -> None:
     """Exchange the content of two databases; their clients stay where they are. Redis: dbSwapDatabases."""
     one, other = databases[a], databases[b]
-    for part in ("values", "deadlines", "keys", "volatile", "average_ttl_ms"):
+    for part in ("values", "deadlines", "keys", "volatile", "access", "ledger", "average_ttl_ms"):
         ours, theirs = getattr(one, part), getattr(other, part)
         setattr(one, part, theirs)
         setattr(other, part, ours)

@@ -51,10 +51,15 @@ followed
     zset-max-listpack-entries=zset-max-ziplist-entries 128
   0..L:bytes : hash-max-listpack-value=hash-max-ziplist-value 64, zset-max-listpack-value=zset-max-ziplist-value 64
   hz : hz 10
+  0..I : lfu-log-factor 10, lfu-decay-time 1
   -2147483648..I : list-max-listpack-size=list-max-ziplist-size -2
   string : logfile "" fixed
   debug|verbose|notice|warning : loglevel notice
   1..4294967295 : maxclients 10000
+  0..U:bytes : maxmemory 0
+  0..100 : maxmemory-eviction-tenacity 10
+  policy : maxmemory-policy noeviction
+  1..I : maxmemory-samples 5
   text : pidfile "" fixed
   0..65535 : port 6379
   bool : protected-mode yes, rdb-save-incremental-fsync yes, rdbchecksum yes fixed, rdbcompression yes, \
@@ -86,9 +91,9 @@ ignored
     aof_rewrite_cpulist "" fixed, bgsave_cpulist "" fixed, bio_cpulist "" fixed, server_cpulist "" fixed
   0..65535 : cluster-announce-bus-port 0, cluster-announce-port 0, cluster-announce-tls-port 0, \
     replica-announce-port=slave-announce-port 0, cluster-port 0 fixed
-  0..I : cluster-replica-validity-factor=cluster-slave-validity-factor 10, lfu-log-factor 10, \
+  0..I : cluster-replica-validity-factor=cluster-slave-validity-factor 10, \
     min-replicas-max-lag=min-slaves-max-lag 10, shutdown-timeout 10, \
-    replica-priority=slave-priority 100, cluster-migration-barrier 1, lfu-decay-time 1, list-compress-depth 0, \
+    replica-priority=slave-priority 100, cluster-migration-barrier 1, list-compress-depth 0, \
     repl-diskless-sync-max-replicas 0, repl-diskless-sync-delay 5, tcp-keepalive 300, tls-session-cache-size 20480, \
     tls-session-cache-timeout 300, watchdog-period 0 hidden
   -2147483648..I : key-load-delay 0 hidden, rdb-key-save-delay 0 hidden
@@ -111,9 +116,7 @@ ignored
   1..128 : io-threads 1 fixed
   words : latency-tracking-info-percentiles "50 99 99.9", oom-score-adj-values "0 200 800"
   1024..I : loading-process-events-interval-bytes 2097152 hidden
-  0..100 : maxmemory-eviction-tenacity 10
-  policy : maxmemory-policy noeviction
-  1..I : maxmemory-samples 5, repl-ping-replica-period=repl-ping-slave-period 10, repl-timeout 60
+  1..I : repl-ping-replica-period=repl-ping-slave-period 10, repl-timeout 60
   no|yes|relative|absolute : oom-score-adj no
   ignore|panic|panic-on-replicas : propagation-error-behavior ignore
   disabled|on-empty-db|swapdb : repl-diskless-load disabled
@@ -126,7 +129,6 @@ refused
   bool : activedefrag no -- kvref does not defragment memory
   bool : cluster-enabled no fixed -- kvref is no cluster node
   bool : daemonize no fixed -- kvref stays in the foreground
-  0..U:bytes : maxmemory 0 -- kvref does not evict yet
   0..L:bytes : maxmemory-clients 0 -- kvref does not evict clients
   0..I : min-replicas-to-write=min-slaves-to-write 0 -- kvref does not replicate
   replicaof : replicaof=slaveof "" fixed -- kvref does not replicate

@@ -34,7 +34,9 @@ from kvref.command_table import Call, Command, Handler, rows, table
 from kvref.database import Database
 from kvref.doors import Doors
 from kvref.eventloop import EventLoop
+from kvref.evict import Eviction
 from kvref.expire import ActiveExpiry
+from kvref.memory import Memory
 from kvref.notify import Notifications
 from kvref.persistence import load
 from kvref.persistence.aof import AppendOnlyFile
@@ -43,14 +45,13 @@ from kvref.ports import Disk, Ended, Ports, Socket
 from kvref.pubsub import PubSub
 from kvref.quoting import monitor_line
 from kvref.resp import BLOCKED, HEADS, HEADS_MAX, NO_ARGS, OK, Error, Request, RequestParser, encode
-from kvref.stats import Rate, SlowCall, SlowLog, Stats
+from kvref.stats import Rates, SlowCall, SlowLog, Stats
 from kvref.transactions import Watches
 
 if TYPE_CHECKING:
     from kvref.config import Config
 
 REFRESH_US = 1000                   # a cached wall clock is never older than this, and one command
-SAMPLE_US = 100_000                 # between two samples of INFO instantaneous_*
 NEVER_NS = 2**62
 EXACT_NS = 1_000_000                # a slow log that asks for less has each call timed by itself
 
@@ -111,8 +112,9 @@ class Server:
         self.slowlog: SlowLog = SlowLog()
         self._started_ns: int = 0                               # when the call or the run at hand began
         self._slow_ns: int = 0                                  # a call that took so long enters the slow log
-        self.command_rate, self.input_rate, self.output_rate = Rate(), Rate(), Rate()
-        self._sampled_us: int = self.now_us
+        self.rates: Rates = Rates(self.now_us)
+        self.memory: Memory = Memory(self)
+        self.eviction: Eviction = Eviction(self)
         self.stopped, self.failure = False, ""                  # failure: why it had to end at once
         self.follow_config()
 
@@ -227,6 +229,7 @@ class Server:
         slowlog()
         limits()
         events()
+        self.eviction.follow()
         self.config.on_change("notify-keyspace-events", events)
         self.config.on_change("proto-max-bulk-len", max_bulk)
         open_anew = self.doors.open_anew
@@ -329,11 +332,11 @@ class Server:
                 if self.waiting.ready:
                     self.waiting.serve(client)
                 run, dirty = 0, self.dirty                      # what those who waited have taken is theirs
-                if special:                                     # it may have ended the connection, or changed it
+                if special or self.eviction.over:               # it may have ended the connection, or changed it
                     if not self._goes_on(client, rest):
                         break
                     plain, singly = self._stance(client)
-                    special = False
+                    special, words = False, 0                   # even the same again may not run any more
                 if client.check_limit(size):
                     break
         if run:
@@ -351,10 +354,13 @@ class Server:
         return not (client.close_after_reply or client.closed or self.stopped)
 
     def _stance(self, client: Client) -> tuple[dict[bytes, Command], bool]:
-        """What only a special command can change: what this client may call without a further look (everything
-        plain, or nothing), and whether each of its calls is looked at singly."""
+        """What a special command can change, or one that uses up the memory: what this client may call without a
+        further look (everything plain, or nothing), and whether each of its calls is looked at singly."""
+        if self.eviction.limit:
+            self.eviction.make_room()
         free = client.authenticated and not (client.monitor or client.transaction or client.subscriptions
-                                             or self.loading or self.snapshots.failing or self.aof.misconf)
+                                             or self.loading or self.snapshots.failing or self.aof.misconf
+                                             or self.eviction.out_of_memory)
         plain = self._plain if free else {}
         watched = self.monitors or self.on_change or self.loop.observers or self._slow_ns < EXACT_NS
         return plain, bool(watched or self.limits[client.kind])
@@ -527,8 +533,8 @@ class Server:
         self.snapshots.cron()
         self.expiry.slow_cycle()
         self.clients_cron()
-        if self.now_us - self._sampled_us >= SAMPLE_US:
-            self.track_rates()
+        self.eviction.cron()
+        self.rates.track(self.stats, self.now_us)
         return 1000 // int(self.config.hz)
 
     def clients_cron(self) -> None:
@@ -546,12 +552,6 @@ class Server:
             if idle_us and self.now_us - client.last_us > idle_us and not busy:
                 self.log("-", "Closing idle client")
                 client.close_soon()
-
-    def track_rates(self) -> None:
-        self._sampled_us = self.now_us
-        self.command_rate.track(self.stats.total_commands_processed, self.now_us)
-        self.input_rate.track(self.stats.total_net_input_bytes, self.now_us)
-        self.output_rate.track(self.stats.total_net_output_bytes, self.now_us)
 
     def reset_stats(self) -> None:
         """CONFIG RESETSTAT."""

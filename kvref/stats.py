@@ -2,7 +2,7 @@
 
 Interface:
   - Stats        the counters that CONFIG RESETSTAT sets back
-  - Rate         a mean over the last samples of a counter: INFO instantaneous_*
+  - Rate, Rates  means over the last samples of counters: INFO instantaneous_*
   - SlowLog      the latest calls that took long: SLOWLOG
 
 Redis: the stat_ fields and trackInstantaneousMetric in server.c; slowlog.c.
@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 
 SAMPLES = 16                        # of a rate
+SAMPLE_US = 100_000                 # between two of them
 MAX_ARGS, MAX_BYTES = 32, 128       # what an entry of the slow log keeps of a request
 
 
@@ -27,6 +28,7 @@ class Stats:
     total_net_output_bytes: int = 0
     rejected_connections: int = 0
     expired_keys: int = 0
+    evicted_keys: int = 0
     keyspace_hits: int = 0
     keyspace_misses: int = 0
     total_error_replies: int = 0
@@ -68,6 +70,22 @@ class Rate:
 
     def per_second(self) -> float:
         return sum(self._samples) / len(self._samples) if self._samples else 0.0
+
+
+class Rates:
+    """Of commands, and of bytes in and out."""
+
+    def __init__(self, now_us: int) -> None:
+        self.commands, self.input, self.output = Rate(), Rate(), Rate()
+        self._sampled_us = now_us
+
+    def track(self, stats: Stats, now_us: int) -> None:
+        """Take a sample, if the last one was long ago."""
+        if now_us - self._sampled_us >= SAMPLE_US:
+            self._sampled_us = now_us
+            self.commands.track(stats.total_commands_processed, now_us)
+            self.input.track(stats.total_net_input_bytes, now_us)
+            self.output.track(stats.total_net_output_bytes, now_us)
 
 
 class SlowLog(deque[SlowCall]):

@@ -85,7 +85,7 @@ def test_a_refused_directive_may_be_given_with_the_value_that_kvref_has() -> Non
 
 
 @pytest.mark.parametrize("line", [
-    "maxmemory 100mb", "daemonize yes", "tls-port 6380",
+    "maxmemory-clients 1mb", "daemonize yes", "tls-port 6380",
     "replicaof example.org 6379", "slaveof example.org 6379", "cluster-enabled yes", "supervised systemd",
     "unixsocket /run/redis.sock", "aclfile users.acl", "syslog-enabled yes", "min-slaves-to-write 1",
     "user alice on", "loadmodule x.so", "rename-command FLUSHALL x", "search.threads 4",
@@ -379,8 +379,8 @@ def test_keyspace_events_are_read_and_shown_as_by_redis(real: redis.Redis) -> No
 
 
 def test_parts_that_are_not_built_yet_say_so(alice: Any) -> None:
-    assert said(alice, "maxmemory", "100mb").endswith("'maxmemory') - kvref does not evict yet")
-    assert value(alice, "maxmemory") == "0" and value(alice, "save") == ""
+    assert said(alice, "maxmemory-clients", "1mb").endswith("'maxmemory-clients') - kvref does not evict clients")
+    assert value(alice, "maxmemory-clients") == "0" and value(alice, "save") == ""
 
 
 # ---- CONFIG REWRITE ------------------------------------------------------------------------------

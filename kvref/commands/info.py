@@ -41,7 +41,11 @@ def _uptime_s(server: Server) -> int:
     return (server.now_us - server.started_us) // 1_000_000
 
 
-def _memory(server: Server) -> int:
+def _used(server: Server) -> int:
+    return server.memory.used()
+
+
+def _resident(server: Server) -> int:
     return server.ports.processes.memory()
 
 
@@ -73,13 +77,19 @@ CLIENTS: Fields = {
 }
 
 MEMORY: Fields = {
-    "used_memory": _memory,
-    "used_memory_human": lambda s: human(_memory(s)),
-    "used_memory_rss": _memory,
-    "used_memory_rss_human": lambda s: human(_memory(s)),
+    "used_memory": _used,
+    "used_memory_human": lambda s: human(_used(s)),
+    "used_memory_rss": _resident,
+    "used_memory_rss_human": lambda s: human(_resident(s)),
+    "used_memory_peak": lambda s: max(s.memory.peak, _used(s)),
+    "used_memory_peak_human": lambda s: human(max(s.memory.peak, _used(s))),
+    "used_memory_overhead": lambda s: s.memory.overhead(),
+    "used_memory_startup": lambda s: 0,
+    "used_memory_dataset": lambda s: _used(s) - s.memory.overhead(),
     "maxmemory": lambda s: s.config.maxmemory,
     "maxmemory_human": lambda s: human(s.config.maxmemory),
     "maxmemory_policy": lambda s: s.config.maxmemory_policy,
+    "mem_clients_normal": lambda s: s.memory.buffers,
 }
 
 PERSISTENCE: Fields = {
@@ -147,15 +157,16 @@ def _kbps(bytes_per_second: float) -> str:
 STATS: Fields = {
     "total_connections_received": _stat("total_connections_received"),
     "total_commands_processed": _stat("total_commands_processed"),
-    "instantaneous_ops_per_sec": lambda s: int(s.command_rate.per_second()),
+    "instantaneous_ops_per_sec": lambda s: int(s.rates.commands.per_second()),
     "total_net_input_bytes": _stat("total_net_input_bytes"),
     "total_net_output_bytes": _stat("total_net_output_bytes"),
-    "instantaneous_input_kbps": lambda s: _kbps(s.input_rate.per_second()),
-    "instantaneous_output_kbps": lambda s: _kbps(s.output_rate.per_second()),
+    "instantaneous_input_kbps": lambda s: _kbps(s.rates.input.per_second()),
+    "instantaneous_output_kbps": lambda s: _kbps(s.rates.output.per_second()),
     "rejected_connections": _stat("rejected_connections"),
     "expired_keys": _stat("expired_keys"),
     "expired_stale_perc": lambda s: f"{s.expiry.stale_percent:.2f}",
     "expired_time_cap_reached_count": lambda s: s.expiry.time_cap_reached,
+    "evicted_keys": _stat("evicted_keys"),
     "keyspace_hits": _stat("keyspace_hits"),
     "keyspace_misses": _stat("keyspace_misses"),
     "pubsub_channels": lambda s: len(s.pubsub.channels),

@@ -32,25 +32,25 @@ from kvref.values import encoding, type_name
 @command("type", arity=2, flags="readonly fast", keys=(1, 1, 1), group="generic", since="1.0.0")
 def type_(call: Call) -> str:
     "The type of the value: string, list, hash, set, zset; none without a key."
-    return type_name(call.read(call.args[1]))
+    return type_name(call.peek(call.args[1]))
 
 
 @command("exists", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="1.0.0")
 def exists(call: Call) -> int:
     "How many of the keys exist; a key named twice counts twice."
-    return _count(call)
+    return _count(call, call.peek)
 
 
 @command("touch", arity=-2, flags="readonly fast", keys=(1, -1, 1), group="generic", since="3.2.1")
 def touch(call: Call) -> int:
     "Mark keys as just used; how many of them exist."
-    return _count(call)
+    return _count(call, call.read)
 
 
-def _count(call: Call) -> int:
+def _count(call: Call, look: Callable[[bytes], Any]) -> int:
     keys = call.args[1:]
     call.touch(len(keys))
-    return sum(call.read(key) is not None for key in keys)
+    return sum(look(key) is not None for key in keys)
 
 
 @command("del", arity=-2, flags="write", keys=(1, -1, 1), group="generic", since="1.0.0")
@@ -180,7 +180,7 @@ def pexpiretime(call: Call) -> int:
 
 def _left(call: Call, since_ms: int) -> int:
     key = call.args[1]
-    if call.read(key) is None:
+    if call.peek(key) is None:
         return -2
     deadline = call.db.deadlines.get(key)
     return -1 if deadline is None else max(0, deadline - since_ms)
@@ -305,8 +305,9 @@ def scan(call: Call) -> list[Any]:
     kind = None if page.type is None else page.type.decode("latin-1")
     cursor, some = call.db.scan(cursor, page.size)
     call.touch(len(some))
-    look = call.lookup if kind is None else call.read       # in Redis, too, TYPE makes hits of the keys it looks at
-    return [b"%d" % cursor, [key for key in some if page.fits(key) and _is_of(look(key), kind)]]
+    now_ms, find = call.now_ms, call.db.find                # in Redis, too, TYPE makes hits of the keys it looks at
+    return [b"%d" % cursor, [key for key in some if page.fits(key) and _is_of(
+        find(key, now_ms) if kind is None else call.peek(key), kind)]]
 
 
 def _is_of(value: Any, kind: str | None) -> bool:
@@ -317,7 +318,7 @@ def _is_of(value: Any, kind: str | None) -> bool:
 def randomkey(call: Call) -> bytes | None:
     "Any key, each as likely as the others."
     while (key := call.db.random_key(call.server.random)) is not None:
-        if call.lookup(key) is not None:
+        if call.db.find(key, call.now_ms) is not None:
             break                           # the others have expired: now they are gone, too
     return key
 
@@ -330,14 +331,14 @@ container("object", group="generic", since="2.2.3", summary="How the server keep
 @command("object|encoding", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")
 def object_encoding(call: Call) -> bytes | None:
     "The layout that Redis would choose for the value."
-    value = call.read(call.args[2])
+    value = call.peek(call.args[2])
     return None if value is None else encoding(value, call.server.config).encode()
 
 
 @command("object|refcount", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")
 def object_refcount(call: Call) -> int | None:
     "How many share the value: 1, but for the small integers, which Redis shares."
-    value = call.read(call.args[2])
+    value = call.peek(call.args[2])
     if value is None:
         return None
     number = parse_int(value) if type(value) is bytes else None
@@ -349,16 +350,26 @@ SHARED_INTEGERS: Final = 10_000
 
 @command("object|idletime", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="2.2.3")
 def object_idletime(call: Call) -> int | None:
-    "Seconds since the key was last used; 0 while nobody keeps count of it."
-    return None if call.read(call.args[2]) is None else 0
+    "Seconds since the key was last used; 0 unless an LRU policy has it noted."
+    if call.peek(call.args[2]) is None:
+        return None
+    if "lfu" in call.server.config.maxmemory_policy:
+        raise Error("ERR An LFU maxmemory policy is selected, idle time not tracked." + SWITCHING)
+    return call.server.eviction.idle_ms(call.db, call.args[2]) // 1000
 
 
 @command("object|freq", arity=3, flags="readonly", keys=(2, 2, 1), group="generic", since="4.0.0")
-def object_freq(call: Call) -> None:
-    "How often the key is used; counted under an LFU policy only."
-    if call.read(call.args[2]) is not None:
-        raise Error("ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
-                    "switching between policies at runtime LRU and LFU data will take some time to adjust.")
+def object_freq(call: Call) -> int | None:
+    "How often the key is used, on a logarithmic scale up to 255; counted under an LFU policy only."
+    if call.peek(call.args[2]) is None:
+        return None
+    if "lfu" not in call.server.config.maxmemory_policy:
+        raise Error("ERR An LFU maxmemory policy is not selected, access frequency not tracked." + SWITCHING)
+    return call.server.eviction.frequency(call.db, call.args[2])
+
+
+SWITCHING: Final = (" Please note that when switching between policies at runtime LRU and LFU data will take some time "
+                    "to adjust.")
 
 
 @command("object|help", arity=2, flags="loading stale", group="generic", since="6.2.0")

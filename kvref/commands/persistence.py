@@ -163,6 +163,8 @@ def restore(call: Call) -> str:
         if "absolute" not in found:
             call.log_as((*call.args[:2], b"%d" % deadline_ms, *call.args[3:], b"ABSTTL"))
     call.changed(key, "restore")
+    word, number = found.get("use", (b"", None))
+    call.server.eviction.restore(call.db, key, *((number, None) if word == b"IDLETIME" else (None, number)))
     return OK
 
 

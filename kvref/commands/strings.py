@@ -45,20 +45,21 @@ def set_(call: Call) -> Any:
         return _set_with_options(call)
     key, db = args[1], call.db
     if key in db.deadlines:
+        call.lookup(key)
         _put(call, key, args[2])
     else:
-        db.set(key, args[2])
-        call.changed(key, "set")
+        call.put(key, args[2], "set")
     return OK
 
 
 def _put(call: Call, key: bytes, value: bytes, deadline_ms: int | None = None, keep_deadline: bool = False) -> None:
-    """Write a value over any other. The old deadline goes unless it is kept or a new one is given."""
+    """Write a value over any other. The old deadline goes unless it is kept or a new one is given.
+
+    The caller has looked the key up: so everybody was told, if it had expired.
+    """
     db = call.db
-    if key in db.deadlines:
-        call.lookup(key)                    # tell if it has expired, before it is overwritten
-        if not keep_deadline and deadline_ms is None:
-            db.persist(key)
+    if not keep_deadline and deadline_ms is None:
+        db.persist(key)
     db.set(key, value)
     call.changed(key, "set")
     if deadline_ms is not None:
@@ -143,6 +144,7 @@ def psetex(call: Call) -> str:
 def _set_for(call: Call, word: bytes) -> str:
     _, key, amount, value = call.args
     deadline = _instant(call, word, amount)
+    call.lookup(key)
     _put(call, key, value, deadline)
     call.log_as(_set_until(key, value, deadline))
     return OK
@@ -215,10 +217,10 @@ def mset(call: Call) -> str:
     db = call.db
     for key, value in _pairs(call):
         if key in db.deadlines:
+            call.lookup(key)
             _put(call, key, value)
         else:
-            db.set(key, value)
-            call.changed(key, "set")
+            call.put(key, value, "set")
     return OK
 
 

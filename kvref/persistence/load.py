@@ -160,6 +160,7 @@ def log(server: Server, paths: list[str], serving: bool = True) -> None:
         server.loading = None
         for database in server.databases:
             database.frozen = False
+        server.eviction.settle()
         call.args, call.effects = NO_ARGS, None
         server.dirty = call.hits = call.misses = 0
     loading.loaded, loading.keys = total, sum(map(len, server.databases))
@@ -265,6 +266,7 @@ def snapshot(server: Server, path: str, serving: bool = True) -> None:
         raise
     finally:
         server.loading = None
+        server.eviction.settle()
         server.disk.close(file)
     server.last_load = loading
     loading.loaded = loading.total
@@ -280,8 +282,8 @@ def snapshot(server: Server, path: str, serving: bool = True) -> None:
 def _take(server: Server, reader: rdb.Reader, cursor: Cursor, loading: Loading, expired_before_ms: int | None) -> None:
     """Put the entries where they belong. The base of a log keeps its expired keys (None): the log may rescue them."""
     now_ms = expired_before_ms or 0
-    databases, index = server.databases, -1
-    keys = 0
+    databases, index, keys = server.databases, -1, 0
+    restore = server.eviction.restore if server.eviction.uses else None
     for number, key, value, deadline in reader:
         if number != index:
             if number >= len(databases):
@@ -298,6 +300,8 @@ def _take(server: Server, reader: rdb.Reader, cursor: Cursor, loading: Loading, 
             raise error
         values[key] = value
         keys += 1
+        if restore:
+            restore(database, key, reader.idle_s, reader.freq)
         if deadline is not None:
             database.expire_at(key, deadline)
     loading.keys = keys

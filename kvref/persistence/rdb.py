@@ -412,9 +412,13 @@ def load_value(cursor: Cursor) -> Any:
 
 # ---- writing a file ------------------------------------------------------------------------------
 
+Uses = Callable[[Database, bytes], tuple[str, int]]     # of a key: ("idle", seconds) or ("frequency", counter)
+
+
 def blocks(databases: Sequence[Database], config: Config, now_s: int = 0, memory: int = 0,
-           base: bool = False) -> Iterator[bytes]:
-    """The bytes of a dump. `now_s`, `memory`: what to note of time and memory; `base`: a log will follow it."""
+           base: bool = False, uses: Uses | None = None) -> Iterator[bytes]:
+    """The bytes of a dump. `now_s`, `memory`: what to note of time and memory; `base`: a log will follow it; `uses`:
+    what to note of each key for eviction."""
     checksum = Checksum()
     parts, size = [b"REDIS%04d" % VERSION], 0
     fields = (b"redis-ver", REDIS_VERSION.encode()), (b"redis-bits", b"64"), (b"ctime", b"%d" % now_s), (
@@ -425,7 +429,7 @@ def blocks(databases: Sequence[Database], config: Config, now_s: int = 0, memory
             continue
         parts.append(b"\xfe" + length(database.index) + b"\xfb" + length(len(database))
                      + length(len(database.deadlines)))
-        for piece in _entries(database, config):
+        for piece in _entries(database, config, uses):
             parts.append(piece)
             size += len(piece)
             if size > BLOCK:
@@ -438,7 +442,7 @@ def blocks(databases: Sequence[Database], config: Config, now_s: int = 0, memory
     yield block + (checksum.value() if config.rdbchecksum else 0).to_bytes(8, "little")
 
 
-def _entries(database: Database, config: Config) -> Iterator[bytes]:
+def _entries(database: Database, config: Config, uses: Uses | None) -> Iterator[bytes]:
     """The entries of a database in pieces: many small strings together, a large value by itself."""
     deadlines, compressed = database.deadlines, config.rdbcompression
     entries = iter(database.values.items())
@@ -452,6 +456,9 @@ def _entries(database: Database, config: Config) -> Iterator[bytes]:
                 size = 0
             if deadlines and key in deadlines:
                 add(b"\xfc" + deadlines[key].to_bytes(8, "little", signed=True))
+            if uses:
+                what, number = uses(database, key)
+                add(b"\xf8" + length(number) if what == "idle" else b"\xf9%c" % number)
             if type(value) is bytes:
                 here, there = len(key), len(value)
                 # the usual case without a call: neither empty nor long, and no number (that ends with a digit)
