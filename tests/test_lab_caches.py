@@ -30,7 +30,7 @@ def hits(rate: float, requests: list[int]) -> int:
 # ---- models --------------------------------------------------------------------------------------
 
 def best(requests: list[int], room: int) -> int:
-    """The most hits that any choice of victims can have: all of them are tried."""
+    """The most hits that any choice of victims can have, the key that has just come among them: all are tried."""
     @cache
     def most(place: int, inside: frozenset[int]) -> int:
         if place == len(requests):
@@ -40,7 +40,7 @@ def best(requests: list[int], room: int) -> int:
             return 1 + most(place + 1, inside)
         if len(inside) < room:
             return most(place + 1, inside | {key})
-        return max(most(place + 1, inside - {victim} | {key}) for victim in sorted(inside))
+        return max(most(place + 1, (inside | {key}) - {victim}) for victim in sorted(inside | {key}))
     return most(0, frozenset())
 
 

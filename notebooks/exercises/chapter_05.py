@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
 from kvref.lab.caches import Slow, lru, rush, scans, shifting, zipf
-from kvref.lab.judging import Wrong, exercise, expect
+from kvref.lab.judging import Wrong, bounded, exercise
 from kvref.sim import World
-from kvref.sim.errors import ReplyError
 
 PAGE = "page:7"
 
@@ -168,3 +168,99 @@ def resistant(solution: Any) -> None:
         found, wants = rate(solution, requests, room), lru(requests, room) + more
         if found < wants:
             raise Wrong(f"{name}, room for {room}: your hit rate is {found:.1%}. LRU has {lru(requests, room):.1%}; yours should be at least {wants:.1%}.")
+
+
+# ---- 4 -------------------------------------------------------------------------------------------
+
+KEYS = 2_000
+LINES_EACH = 2_000                  # of Python for one write that evicts
+
+
+class Watched:
+    """A server with the solution in it, and the order in which its keys were used, kept here as well."""
+
+    def __init__(self, solution: Any, maxmemory: str) -> None:
+        with patch("kvref.server.Eviction", solution):
+            self.world = World(seed=1)
+            self.server = self.world.start(maxmemory=maxmemory, maxmemory_policy="allkeys-lru", hz=1)
+        self.alice, self.db = self.world.connect("alice"), 0
+        self.order, self.evicted = OrderedDict[tuple[int, str], None](), 0
+        self.wrong = ""
+        self.server.on_change.append(self.hear)
+
+    def hear(self, database: Any, key: bytes, event: str) -> None:
+        place = database.index, key.decode()
+        if event == "evicted":
+            oldest, self.evicted = next(iter(self.order), None), self.evicted + 1
+            if place != oldest and not self.wrong:
+                self.wrong = f"{place[1]!r} of database {place[0]} was evicted."
+                if oldest:
+                    self.wrong += f" Not used for longest was {oldest[1]!r} of database {oldest[0]}."
+        if event in ("evicted", "expired", "del"):
+            self.order.pop(place, None)
+
+    def use(self, key: str) -> None:
+        self.order[self.db, key] = None
+        self.order.move_to_end((self.db, key))
+
+    def do(self, *words: Any) -> None:
+        """One command. What it uses is noted before: it may evict."""
+        name, key = words[0], str(words[1]) if len(words) > 1 else ""
+        there = bool(self.alice("EXISTS", key)) if name in ("GET", "RENAME") else False
+        if name == "SELECT":
+            self.db = int(key)
+        elif name == "FLUSHALL":
+            self.order.clear()
+        elif name == "SET" or name == "GET" and there:
+            self.use(key)
+        elif name == "RENAME" and there:
+            self.order.pop((self.db, key))
+            self.use(words[2])
+        if name != "RENAME" or there:
+            self.alice(*words)
+        self.world.run(ms=2)
+        if self.wrong:
+            raise Wrong(f"After {' '.join(map(str, words[:2]))}: {self.wrong}")
+
+
+@exercise("05-4", "An OrderedDict, (index of the database, key) -> None, oldest first, holds the order. Who is told of each use, and of each key that is new?",
+          "super().used(...) and super().tell(...) first: they note what kvref needs. A key that tell finds in database.values, or that is \"new\", goes to the "
+          "end of the order; any other leaves it. used: to the end.",
+          "FLUSHALL tells nobody, so _worst looks at the oldest, and while that one is not in its database any more: drop it, look again. Then "
+          "return self.server.databases[index], key.")
+def exact(solution: Any) -> None:
+    if not isinstance(solution, type):
+        raise Wrong("It should be a class: a kind of Eviction.")
+    desk = Watched(solution, "20kb")
+    random, page = Random(1), 100 * "x"
+    for number in range(60):
+        desk.do("SET", f"page:{number}", page)
+        desk.do("GET", f"page:{random.randrange(number + 1)}")
+    for step in range(500):
+        key = f"page:{random.randrange(120)}"
+        words = random.choice([("SET", key, page), ("SET", key, page), ("GET", key), ("GET", key), ("DEL", key), ("RENAME", key, f"page:{random.randrange(120)}"),
+                               ("SET", key, page, "PX", 30), ("SELECT", random.randrange(3))])
+        if words[0] != "RENAME" or words[1] != words[2]:
+            desk.do(*words)
+        if step == 250:
+            desk.do("FLUSHALL")
+    if desk.evicted < 50:
+        raise Wrong(f"In a cache that is full all the time only {desk.evicted} keys were evicted.")
+    _is_quick(solution)
+
+
+def _is_quick(solution: Any) -> None:
+    """With many keys, an eviction looks at few."""
+    desk = Watched(solution, "100mb")
+    for number in range(KEYS):
+        desk.alice("SET", f"page:{number}", "x")
+    used = int(desk.alice("INFO", "memory").split(b"used_memory:")[1].split()[0])
+    desk.alice("CONFIG", "SET", "maxmemory", used)
+    try:
+        with bounded("", 20 * LINES_EACH):
+            for number in range(20):
+                desk.alice("SET", f"more:{number}", "x")
+    except Wrong:
+        raise Wrong(f"With {KEYS:,} keys one eviction takes more than {LINES_EACH:,} lines of Python: it looks at all of them.") from None
+    if desk.server.stats.evicted_keys < 19:
+        raise Wrong("Twenty keys were too many, and nothing was evicted.")
