@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from kvref.lab import caches
-from kvref.lab.caches import MODELS, WORKLOADS, Slow, belady, chance, lfu, loop, lru, rush, scans, shifting, zipf
+from kvref.lab.caches import (MODELS, WORKLOADS, Desk, Run, Slow, belady, chance, lfu, loop, lru, rush, scans, shifting,
+                              through_kvref, zipf)
 
 ROOMS = (25, 50, 100, 200)
 
@@ -131,6 +132,82 @@ def test_workloads_and_models_are_the_same_each_time() -> None:
     assert zipf(seed=2) != zipf()
 
 
+# ---- kvref on the same requests ------------------------------------------------------------------
+
+POLICIES = ("allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-ttl", "noeviction")
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[tuple[str, str], Run]:
+    """(workload, policy) -> what became of it, with room for 100 pages."""
+    return {(workload, policy): through_kvref(make(), policy, 100, ttl_s=3600 if policy == "volatile-ttl" else 0)
+            for workload, make in WORKLOADS.items() for policy in POLICIES}
+
+
+def test_no_policy_has_more_hits_than_belady(runs: Any) -> None:
+    for (workload, policy), run in runs.items():
+        assert 0 < len(WORKLOADS[workload]()) * run.hit_rate <= len(WORKLOADS[workload]()) * belady(WORKLOADS[workload](), 100)
+
+
+def test_sampled_lru_is_near_the_exact_one_where_the_chapter_says_so(runs: Any) -> None:
+    """Within two points on Zipf, with scans and when it shifts. In a loop it is better, by being inexact."""
+    for workload in ("Zipf", "Zipf with scans", "shifting"):
+        assert runs[workload, "allkeys-lru"].hit_rate == pytest.approx(lru(WORKLOADS[workload](), 100), abs=0.02)
+    assert runs["Zipf", "allkeys-lfu"].hit_rate == pytest.approx(lfu(zipf(), 100), abs=0.02)
+    assert runs["Zipf", "allkeys-random"].hit_rate == pytest.approx(chance(zipf(), 100), abs=0.03)
+
+
+def test_more_samples_find_keys_that_are_idle_for_longer() -> None:
+    found = {samples: through_kvref(zipf(), "allkeys-lru", 100, maxmemory_samples=samples).older for samples in (1, 3, 5, 10)}
+    means = [sum(older) / len(older) for older in found.values()]
+    assert means == sorted(means, reverse=True) and 0.4 < means[0] < 0.6 and means[2] < 0.2
+    assert sum(place < 0.25 for place in found[5]) > 0.9 * len(found[5])
+
+
+def test_what_does_not_fit_is_evicted_or_refused(runs: Any) -> None:
+    for (workload, policy), run in runs.items():
+        misses = round(len(WORKLOADS[workload]()) * (1 - run.hit_rate))
+        assert run.evicted + run.refused == misses - 100 and bool(run.refused) == (policy == "noeviction")
+
+
+@pytest.mark.parametrize("ttl_s", [0, 3600])
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "noeviction"])
+def test_a_desk_has_room_for_so_many_pages_and_not_for_one_more(policy: str, ttl_s: int) -> None:
+    desk = Desk(policy, ttl_s=ttl_s)
+    desk.ask("CONFIG", "SET", "maxmemory", desk.bytes_for(20))
+    for number in range(20):
+        desk.visit(b"page:%d" % number)
+    assert (len(desk.server.databases[0]), desk.older, desk.refused) == (20, [], 0)
+    desk.visit(b"page:20")
+    evicts = policy == "allkeys-lru" or (ttl_s and policy == "volatile-lru")
+    over = not evicts and policy == "volatile-lru"              # as noeviction: the last write is let through
+    assert len(desk.server.databases[0]) == 20 + over and len(desk.older) == bool(evicts)
+
+
+def test_the_counter_of_lfu_grows_with_the_logarithm_of_the_uses() -> None:
+    """As redis.conf has it: with a factor of 10, about 10 after 100 uses, 18 after 1,000; without, one for each use."""
+    assert caches.counters(0, [1, 10, 100, 1_000]) == [6, 15, 105, 255]
+    hundred, thousand, many = caches.counters(10, [100, 1_000, 10_000])
+    assert 8 <= hundred <= 12 and 16 <= thousand <= 23 and 45 <= many <= 60
+    assert caches.counters(100, [1_000])[0] < thousand < caches.counters(1, [1_000])[0]
+
+
+def test_a_table_has_a_row_for_each_policy_and_a_column_for_each_size() -> None:
+    rates = caches.model_rates((50, 100))
+    assert caches.rate_table(rates).rows[:2] == [["Zipf", "exact LRU", 53.5, 65.5], ["Zipf", "exact LFU", 58.5, 68.3]]
+
+
+def test_the_panels_draw_what_the_table_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    shown = list[Any]()
+    monkeypatch.setattr(pyplot, "show", lambda: shown.append(pyplot.gcf()))
+    rates = caches.model_rates((50, 100))
+    caches.panels(rates, "a claim")
+    assert [panel.get_title("left") for panel in shown[0].axes] == list(WORKLOADS)
+    assert list(shown[0].axes[0].lines[0].get_ydata()) == [100 * rate for rate in rates["Zipf"]["exact LRU"].values()]
+    pyplot.close("all")
+
+
 # ---- a stampede ----------------------------------------------------------------------------------
 
 def naive(redis: Any, database: Slow, name: str) -> Iterator[float]:
@@ -148,3 +225,29 @@ def test_all_who_come_while_the_database_works_ask_it_too() -> None:
 
 def test_a_rush_is_the_same_each_time() -> None:
     assert rush(naive, pages=20, seconds=6) == rush(naive, pages=20, seconds=6)
+
+
+def locked(redis: Any, database: Slow, name: str) -> Iterator[float]:
+    while redis("GET", name) is None:
+        if redis("SET", "lock", "mine", "NX", "PX", 2000):
+            html = yield from database.page(name)
+            redis("SET", name, html, "EX", 5)
+            redis("DEL", "lock")
+        else:
+            yield 50
+
+
+def early(redis: Any, database: Slow, name: str) -> Iterator[float]:
+    if redis("GET", name) is None:
+        yield from locked(redis, database, name)
+    elif redis("PTTL", name) < 1000 and redis("SET", "lock", "mine", "NX", "PX", 2000):
+        html = yield from database.page(name)
+        redis("SET", name, html, "EX", 5)
+        redis("DEL", "lock")
+
+
+def test_with_a_lock_one_asks_and_with_an_early_refresh_only_that_one_waits() -> None:
+    with_lock, refreshed = rush(locked, seconds=13), rush(early, seconds=13)
+    assert (with_lock.calls, with_lock.most) == (3, 1) and refreshed.most == 1
+    assert with_lock.waited(2, 13) > 40 and refreshed.waited(2, 13) == refreshed.calls - 1
+    assert with_lock.longest_ms <= 560
