@@ -157,6 +157,12 @@ def test_sampled_lru_is_near_the_exact_one_where_the_chapter_says_so(runs: Any) 
     assert runs["Zipf", "allkeys-random"].hit_rate == pytest.approx(chance(zipf(), 100), abs=0.03)
 
 
+def test_volatile_policies_do_as_their_sisters_when_every_key_has_a_deadline(runs: Any) -> None:
+    for by in ("lru", "lfu", "random"):
+        run = through_kvref(zipf(), f"volatile-{by}", 100, ttl_s=3600)
+        assert run.hit_rate == pytest.approx(runs["Zipf", f"allkeys-{by}"].hit_rate, abs=0.001)
+
+
 def test_more_samples_find_keys_that_are_idle_for_longer() -> None:
     found = {samples: through_kvref(zipf(), "allkeys-lru", 100, maxmemory_samples=samples).older for samples in (1, 3, 5, 10)}
     means = [sum(older) / len(older) for older in found.values()]
@@ -192,9 +198,58 @@ def test_the_counter_of_lfu_grows_with_the_logarithm_of_the_uses() -> None:
     assert caches.counters(100, [1_000])[0] < thousand < caches.counters(1, [1_000])[0]
 
 
+def test_the_counter_of_lfu_decays_by_one_a_minute() -> None:
+    desk = Desk("allkeys-lfu")
+    desk.ask("SET", "song", "la")
+    desk.ask_often(1_000, b"GET", b"song")
+    before = int(desk.ask("OBJECT", "FREQ", "song")[1:])
+    desk.rest(5 * 60_000)
+    assert int(desk.ask("OBJECT", "FREQ", "song")[1:]) == before - 5
+    desk.rest(60 * 60_000)
+    assert desk.ask("OBJECT", "FREQ", "song") == b":0\r\n"
+
+
+def used_memory(desk: Desk) -> int:
+    return int(desk.ask("INFO", "memory").split(b"used_memory:")[1].split()[0])
+
+
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy.startswith("allkeys")])
+def test_nobody_sees_more_in_use_than_maxmemory(policy: str) -> None:
+    desk = Desk(policy)
+    desk.ask("CONFIG", "SET", "maxmemory", "20kb")
+    for key in zipf(length=300):
+        desk.visit(b"page:%d" % key)
+        assert used_memory(desk) <= 20 * 1024
+    assert desk.older
+
+
+def test_without_eviction_writes_are_refused_and_reads_go_on() -> None:
+    desk = Desk("noeviction")
+    desk.ask("CONFIG", "SET", "maxmemory", "20kb")
+    for number in range(200):
+        desk.visit(b"page:%d" % number)
+    assert desk.refused > 100 and not desk.older
+    assert desk.ask("SET", "new", "x") == b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+    assert desk.ask("GET", "page:0") == b"$100\r\n" + caches.PAGE + b"\r\n" and desk.ask("DEL", "page:0") == b":1\r\n"
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"])
+def test_a_volatile_policy_touches_no_key_without_a_deadline(policy: str) -> None:
+    desk = Desk(policy, ttl_s=3600)
+    desk.ask("CONFIG", "SET", "maxmemory", "20kb")
+    for number in range(30):
+        assert desk.ask("SET", f"setting:{number}", caches.PAGE) == b"+OK\r\n"
+    for number in range(300):
+        desk.visit(b"page:%d" % number)
+    assert len(desk.older) > 200 and not desk.refused
+    assert sum(key.startswith(b"setting") for key in desk.server.databases[0].values) == 30
+
+
 def test_a_table_has_a_row_for_each_policy_and_a_column_for_each_size() -> None:
     rates = caches.model_rates((50, 100))
-    assert caches.rate_table(rates).rows[:2] == [["Zipf", "exact LRU", 53.5, 65.5], ["Zipf", "exact LFU", 58.5, 68.3]]
+    table = caches.rate_table(rates)
+    assert table.head[:4] == ["hit rate (%); pages that fit", "Zipf, 50", "Zipf, 100", "Zipf with scans, 50"]
+    assert [row[:3] for row in table.rows] == [["exact LRU", 53.5, 65.5], ["exact LFU", 58.5, 68.3], ["Belady's optimum", 70.7, 78.1]]
 
 
 def test_the_panels_draw_what_the_table_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,15 +26,16 @@ from itertools import accumulate
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from kvref.lab.figures import BLACK, BLUE, COLOURS, GREEN, ORANGE, PINK, RED, SKY, figure
+from kvref.lab.figures import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, figure
 from kvref.lab.table import Table
 from kvref.sim import World
 
 NEVER: Final = 1 << 60
 MISS, PAGE = b"$-1\r\n", b"<html>" + 94 * b"."       # a reply, and a page of 100 bytes
 
-INKS: Final = {"exact LRU": (BLUE, "--"), "exact LFU": (ORANGE, "--"), "Belady's optimum": (BLACK, "--"), "allkeys-lru": (BLUE, "-"),
-               "allkeys-lfu": (ORANGE, "-"), "allkeys-random": (GREEN, "-"), "volatile-ttl": (PINK, "-"), "noeviction": (RED, "-"), "FIFO": (SKY, "--")}
+INKS: Final = {"exact LRU": (BLUE, "--", ""), "exact LFU": (ORANGE, "--", ""), "Belady's optimum": (BLACK, "--", ""),
+               "allkeys-lru": (BLUE, "-", "o"), "allkeys-lfu": (ORANGE, "-", "s"), "allkeys-random": (GREEN, "-", "^"),
+               "volatile-ttl": (PINK, "-", "D"), "noeviction": (RED, "-", "v")}        # colour, line, marker
 
 
 # ---- workloads -----------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ def lfu(requests: Sequence[int], room: int) -> float:
 
 
 def belady(requests: Sequence[int], room: int) -> float:
-    """The optimum, which knows the future: evict the key whose next use is farthest, be it the one that has just come."""
+    """The optimum, which knows the future: evict whose next use is farthest, be it the key that has just come."""
     next_use, comes = [NEVER] * len(requests), dict[int, int]()
     for now in range(len(requests) - 1, -1, -1):        # backwards: what comes next?
         next_use[now] = comes.get(requests[now], NEVER)
@@ -229,7 +230,7 @@ def counters(factor: int, uses: Iterable[int], keys: int = 3) -> list[float]:
     for reads in uses:
         for name in names:
             desk.ask_often(reads - done, b"GET", name)
-        found.append(sum(int(desk.ask("OBJECT", "FREQ", name)[1:]) for name in names) / keys)
+        found.append(round(sum(int(desk.ask("OBJECT", "FREQ", name)[1:]) for name in names) / keys, 1))
         done = reads
     return found
 
@@ -241,8 +242,7 @@ Rates = dict[str, dict[str, dict[int, float]]]          # workload -> policy or 
 
 def ink(policy: str) -> dict[str, Any]:
     """How a policy is drawn, in every figure."""
-    colour, line = INKS.get(policy, (COLOURS[0], "-"))
-    return {"color": colour, "linestyle": line, "marker": "o" if line == "-" else ""}
+    return dict(zip(("color", "linestyle", "marker"), INKS.get(policy, (SKY, "-", "x"))))
 
 
 def model_rates(rooms: Iterable[int]) -> Rates:
@@ -252,11 +252,12 @@ def model_rates(rooms: Iterable[int]) -> Rates:
 
 
 def rate_table(rates: Rates) -> Table:
-    """Rows of percents: a workload, a policy, and a column for each size of the memory."""
-    rooms = list(next(iter(next(iter(rates.values())).values())))
-    return Table(("workload", "policy", *(f"{room} pages" for room in rooms)),
-                 [(workload, policy, *(round(100 * rate, 1) for rate in row.values()))
-                  for workload, rows in rates.items() for policy, row in rows.items()])
+    """Percents: a row for each policy, a column for each workload and size of the memory."""
+    policies = list(next(iter(rates.values())))
+    head = [f"{workload}, {room}" for workload, rows in rates.items() for room in rows[policies[0]]]
+    return Table(("hit rate (%); pages that fit", *head),
+                 [(policy, *(round(100 * rate, 1) for rows in rates.values() for rate in rows[policy].values()))
+                  for policy in policies])
 
 
 def panels(rates: Rates, claim: str) -> None:
