@@ -218,6 +218,7 @@ def test_what_is_no_solution_gets_a_hint_and_no_traceback(path: Path, capsys: py
 REDIS_SYMBOLS = (ROOT / "tests" / "redis_symbols.txt").read_text().split("---\n")[1].split()
 PROGRAMS = {"redis-cli", "redis-server", "redis-benchmark", "redis-check-aof", "redis-check-rdb", "redis-py", "strace",
             "kvref-server", "my-course"}
+POLICIES = {f"{which}-{by}" for which in ("allkeys", "volatile") for by in ("lru", "lfu", "random")} | {"volatile-ttl"}
 
 
 def known_names(path: Path) -> set[str]:
@@ -233,7 +234,7 @@ def known_names(path: Path) -> set[str]:
 @each(CHAPTERS)
 def test_every_name_exists(path: Path) -> None:
     names = known_names(path) | PROGRAMS
-    directives = {*DIRECTIVES, *PROGRAMS}
+    directives = {*DIRECTIVES, *POLICIES, *PROGRAMS}
     spelled = {row.name.upper() for row in commands()}
     wrong = []
     text = re.sub(r"\[`[^`]+`\]\([^)]+\)", "", prose(path))         # a link's target is looked at elsewhere

@@ -12,6 +12,7 @@ Interface:
   - judging      judge: exercises that judge themselves; the judges in notebooks/exercises/
   - wire         Wire: the bytes of RESP, every one named
   - table        Table: rows that look right as text and in a notebook
+  - caches       workloads, exact LRU, LFU and Belady's optimum, kvref on the same requests, a stampede
   - brokers      models of a log with offsets and of a queue with acknowledgements
   - timeline     Timeline: what the event loop did, as a table and as a figure
   - losses       what crashes have lost: tables, sawtooth, ECDF, frontier, outcomes
