@@ -112,12 +112,13 @@ class Counted:
 
     def changed(self, value: Any, brought: list[bytes]) -> bool:
         """Add what a command may have brought; False: it is time to count anew."""
-        more, self.length = len(value) - self.length, len(value)
+        before, self.length = self.length, len(value)
+        more = self.length - before
         self.changes_left -= max(1, abs(more), len(brought))
         if value is not self.value or self.changes_left < 0:
             return False
-        each = SHAPES[type(value)].each + PLACE
-        self.size += sum(map(size_of_text, brought)) + each * max(more, 0)
+        shape = SHAPES[type(value)]
+        self.size += sum(map(size_of_text, brought)) + shape.each * more + shape.table(self.length) - shape.table(before)
         if more > 0 and type(value) is deque:           # LMOVE brings what no argument says: it lies at one of the ends
             self.size += more * max(size_of_text(value[0]), size_of_text(value[-1]))
         return True

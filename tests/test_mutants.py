@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -16,11 +17,12 @@ from kvref.client import Client
 from kvref.command_table import Call
 from kvref.persistence import aof, load, manifest, replay, snapshot
 from kvref.server import Server
+from kvref.sim import __main__ as shell
 from kvref.sim.explorer import Task, run_task
 from kvref.sim.explorer import replay as tell
 from kvref.sim.mutants import MUTANTS, ORDER, broken
 from kvref.sim.scenarios import SCENARIOS
-from kvref.sim.score import score
+from kvref.sim.score import Score, score
 from tests import golden
 from tests.conftest import Simulated
 
@@ -154,6 +156,20 @@ def test_the_score_has_a_row_for_each_in_their_order_wherever_they_run(how: dict
     assert [(row.invariant, row.profile) for row in rows] == [("I10", "process"), ("I3", "process")]
     assert told[-1] == (2, 2)
     assert str(rows[1]).endswith(f"breaks I3   process  {rows[1].id}")
+
+
+def test_the_shell_s_score_is_there_for_programs(monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    some = score(["reply-before-log", "written-in-place"], workers=1)
+    monkeypatch.setattr(shell, "score", lambda **how: [*some, Score("sound", "", "", "")])
+    assert shell.main(["mutants", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["mutants"], told["killed"]) == (3, 2)
+    assert told["rows"][0] == {"name": "reply-before-log", "invariant": "I3", "profile": "process", "id": some[0].id}
+    assert told["rows"][2] == {"name": "sound", "invariant": "", "profile": "", "id": ""}
+    monkeypatch.setattr(shell, "score", lambda **how: some)
+    assert shell.main(["mutants"]) == 0
+    assert capsys.readouterr().out.startswith(f"{some[0]}\n{some[1]}\n\n2 of 2 mutants killed: 100 %")
 
 
 def test_a_mutant_that_is_none_survives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,14 +106,15 @@ def test_a_chapter_has_its_parts_in_their_order(path: Path) -> None:
 
 @each(CHAPTERS)
 def test_every_link_leads_somewhere(path: Path) -> None:
-    text = prose(path)
-    anchors = {heading.replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text, re.M)}
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    def anchors(there: Path) -> set[str]:
+        return {heading.replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", prose(there), re.M)}
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
         if target.startswith("#"):
-            assert target[1:] in anchors
+            assert target[1:] in anchors(path)
         elif not target.startswith("http"):
-            file = Path(target.partition("#")[0])
+            file, anchor = Path(target.partition("#")[0]), target.partition("#")[2]
             assert (path.parent / file).exists(), target
+            assert not anchor or anchor in anchors(path.parent / file), target
             assert file.parts[0] == ".." or file in set(reader._files(path.parent)), f"the reader's copy lacks {target}"
 
 
@@ -122,6 +123,15 @@ def test_the_first_chapter_names_the_chapters_that_exist_and_no_others() -> None
     assert [chapter for chapter, _ in rows] == [*(f"{number:02d}" for number in range(11)), "11a", "11b", "12", "13", "14"]
     there = {number(path) for path in CHAPTERS}
     assert {chapter for chapter, state in rows if state != "in preparation"} == there
+
+
+@each(CHAPTERS)
+def test_no_chapter_that_exists_is_said_to_be_in_preparation(path: Path) -> None:
+    there = {number(path)[:2] for path in CHAPTERS}
+    for part in prose(path).split("\n\n"):
+        if "in preparation" in part and not part.startswith("|"):
+            named = re.findall(r"[Cc]hapter (\d\d)", re.sub(r"\[[^]]*\]\([^)]*\)", "", part))
+            assert not there & set(named), part
 
 
 def test_the_map_of_the_package_is_complete() -> None:

@@ -690,7 +690,7 @@ def test_a_computer_goes_on_from_any_state_as_from_a_fresh_disk_with_that_image(
 def test_the_state_is_a_function_of_the_operations_whatever_fails(steps, more):
     disk = Disk(Clock()).instantly()
     disk.faults += [Fault("fsync", error="EIO", after=1), Fault("fsync", lies=True, after=2),
-                    Fault("write", short=1, after=1, times=2)]
+                    Fault("write", short=1, after=1, times=2), Fault("*", rots="*", bit=9, after=2, times=3)]
     perform([*steps, *more], disk)
     again = Disk(Clock())
     for operation in disk.operations:

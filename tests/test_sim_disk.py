@@ -537,6 +537,53 @@ def test_a_lying_fsync_succeeds_and_saves_nothing(disk):
     assert disk.content("/f") == b"x"
 
 
+def test_a_bit_that_rots_is_read_at_once_and_is_there_after_a_crash(disk):
+    put(disk, "/f", b"abc")
+    disk.faults.append(Fault("create", "/g", rots="/f", bit=8 * 4))             # behind the end: from the beginning again
+    disk.open("/g", "w")
+    assert disk.content("/f") == disk.content("/f", durable=True) == b"acc"
+    assert [repr(done) for done in disk.operations[-2:]] == ["#5 rot /f in byte 1", "#6 create /g"]
+    for profile in "synced", "ext4", "posix":
+        twin = disk.copy()
+        twin.power_loss(profile)
+        assert twin.content("/f") == b"acc"
+
+
+def test_what_is_not_durable_does_not_rot(disk):
+    put(disk, "/f", b"abc")
+    file = disk.open("/f", "w")
+    disk.write(file, b"xyz")
+    disk.faults.append(Fault("fsync", "/f", rots="/f", bit=8))
+    twin = disk.copy()
+    disk.fsync(file)
+    assert disk.content("/f") == disk.content("/f", durable=True) == b"xyz" and "rot" in [d.kind for d in disk.operations]
+    twin.faults.append(Fault("mkdir", rots="*", bit=8))
+    twin.mkdir("/d")
+    assert (twin.content("/f"), twin.content("/f", durable=True)) == (b"xyz", b"acc")
+
+
+def test_an_empty_file_and_a_directory_do_not_rot(disk):
+    disk.mkdir("/d")
+    disk.open("/f", "w")
+    disk.fsync_dir("/")
+    disk.faults.append(Fault("create", "/g", rots="*"))
+    disk.open("/g", "w")
+    assert "rot" not in [done.kind for done in disk.operations] and disk.faults[0].fired == 1
+
+
+def test_a_lie_is_over_with_the_next_honest_fsync(disk):
+    disk.faults.append(Fault("fsync", lies=True))
+    file = disk.open("/f", "w")
+    node = disk.inodes[file.inode]
+    disk.write(file, b"x")
+    assert not node.is_betrayed
+    disk.fsync(file)
+    assert node.is_betrayed and disk.copy().inodes[file.inode].is_betrayed
+    disk.write(file, b"y")
+    disk.fsync(file)
+    assert not node.is_betrayed and node.durable == b"xy"
+
+
 def test_a_copy_has_no_faults_and_uses_none_up(disk):
     disk.faults.append(Fault("write", error="EIO"))
     twin = disk.copy()

@@ -218,17 +218,24 @@ def renamenx(call: Call) -> int:
 
 def _rename(call: Call, replace: bool) -> bool:
     _, old, new = call.args
-    value = call.lookup(old)
-    if value is None:
+    if call.lookup(old) is None:
         raise NO_SUCH_KEY
     if old == new or (call.lookup(new) is not None and not replace):
         return False
-    deadline = call.db.deadlines.get(old)
-    call.db.delete(old)
-    _place(call.db, new, value, deadline)
+    _carry(call.db, old, call.db, new)
     call.changed(old, "rename_from")
     call.changed(new, "rename_to", 0)       # one change, told of two keys
     return True
+
+
+def _carry(source: Database, old: bytes, target: Database, new: bytes) -> None:
+    """Take a key elsewhere, with all that is known of it."""
+    value, deadline = source.values[old], source.deadlines.get(old)
+    use = source.access[old] if source.access is not None else None
+    source.delete(old)
+    _place(target, new, value, deadline)
+    if target.access is not None and use is not None:
+        target.access[new] = use
 
 
 def _place(db: Database, key: bytes, value: Any, deadline_ms: int | None) -> None:
@@ -246,11 +253,9 @@ def move(call: Call) -> int:
     target = _database(call, call.args[2])
     if target is call.db:
         raise SAME_OBJECT
-    value = call.lookup(key)
-    if value is None or target.find(key, call.now_ms) is not None:
+    if call.lookup(key) is None or target.find(key, call.now_ms) is not None:
         return 0
-    _place(target, key, value, call.db.deadlines.get(key))
-    call.db.delete(key)
+    _carry(call.db, key, target, key)
     call.changed(key, "move_from")
     call.changed(key, "move_to", 0, target)
     return 1

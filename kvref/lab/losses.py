@@ -20,16 +20,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from kvref.lab.figures import BLACK, BLUE, COLOURS, GREEN, ORANGE, PINK, RED, SKY, figure
+from kvref.lab.figures import BLACK, BLUE, COLOURS, GREEN, ORANGE, PINK, RED, SKY, YELLOW, figure
 from kvref.lab.table import Table
 from kvref.sim.explorer import Report
-from kvref.sim.invariants import BROKEN, CORRUPT, DROPPED, KINDS, LOSSY, REFUSED, WHOLE
+from kvref.sim.invariants import BROKEN, CORRUPT, DROPPED, KINDS, LOSSY, REFUSED, TAKEN, WHOLE
 from kvref.sim.loss import Losses, Row
 
 CRASHES: Final = {"process": "kill -9", "restart": "kill -9 (restart)"}         # others: "power loss (ext4)"
 INKS: Final = {"no persistence": BLACK, "save 1 1": ORANGE, "save 2 1": RED, "AOF no": PINK, "AOF everysec": BLUE,
                "AOF always": GREEN, "everysec + save 2 1": SKY}
-OUTCOMES: Final = {WHOLE: GREEN, LOSSY: SKY, REFUSED: ORANGE, CORRUPT: PINK, DROPPED: BLACK, BROKEN: RED}
+OUTCOMES: Final = {WHOLE: GREEN, LOSSY: SKY, REFUSED: ORANGE, CORRUPT: PINK, DROPPED: BLACK, TAKEN: YELLOW,
+                   BROKEN: RED}
 SHARES: Final = (50, 90)                            # percent of the crashes
 LOST: Final = "acknowledged writes lost"
 
@@ -185,7 +186,8 @@ def heat_map(report: Report, claim: str) -> None:
     """Kind of crash x operation: each field is divided as its outcomes are."""
     found = outcomes(report)
     profiles, operations = (list(dict.fromkeys(place[part] for place in found)) for part in (0, 1))
-    with figure(claim, "the last thing done before the crash", "", height=1.2 + 0.5 * len(profiles)) as axes:
+    height = 1.2 + 0.5 * len(profiles)
+    with figure(claim, "the last thing done before the crash", "kind of crash", height=height) as axes:
         for kind in [kind for kind in KINDS if any(kinds[kind] for kinds in found.values())]:
             fields = [(profiles.index(profile), operations.index(operation) + 0.92 * _before(kinds, kind) / 100,
                        0.92 * _percent(kinds, kind) / 100)

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 
 from kvref.sim.crashes import PROFILES as POWER
-from kvref.sim.explorer import PROFILES, STATES, explore, replay, retell, shrink
+from kvref.sim.explorer import PROFILES, STATES, explore, replay, retell
 from kvref.sim.invariants import KILLS
 from kvref.sim.mutants import MUTANTS
 from kvref.sim.scenarios import SCENARIOS
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(run=_explore)
     bugs = verbs.add_parser("mutants", help="does the explorer find every seeded bug? Exit status 1 where one survives")
     bugs.add_argument("--workers", type=_positive, default=2, metavar="N", help="processes (2)")
+    bugs.add_argument("--json", action="store_true", help="for programs")
     bugs.set_defaults(run=_mutants)
     return parser
 
@@ -95,26 +96,27 @@ def _explore(given: argparse.Namespace) -> int:
               for name in given.scenario or SCENARIOS]
     begun = time.perf_counter()
     report = explore(chosen, profiles=given.profile or PROFILES, states=given.states, again=given.again,
-                     workers=given.workers, seed=given.seed, progress=_progress)
+                     workers=given.workers, seed=given.seed, shorten=True, progress=_progress)
     if given.json:
         print(json.dumps(report.to_json(), indent=1))
     else:
         print(report)
         print(f"{time.perf_counter() - begun:.0f} s")
         for violation in report.violations[:1]:
-            print(f"\nThe first one, and the shortest script that breaks {violation.verdict.invariant}:\n")
+            print("\nUnder the first of each kind stands the shortest script that breaks it. The first one in full:\n")
             print(retell(violation.scenario, violation.crashes))
-            print(f"\n{shrink(violation)}")
     return int(bool(report.violations))
 
 
 def _mutants(given: argparse.Namespace) -> int:
     begun = time.perf_counter()
     rows = score(workers=given.workers, progress=_progress)
-    for row in rows:
-        print(row)
     killed = sum(1 for row in rows if row.killed)
     took_s = time.perf_counter() - begun
+    if given.json:
+        print(json.dumps({"mutants": len(rows), "killed": killed, "rows": [row._asdict() for row in rows]}, indent=1))
+        return int(killed < len(rows))
+    print(*rows, sep="\n")
     print(f"\n{killed} of {len(rows)} mutants killed: {100 * killed / len(rows):.0f} %, in {took_s:.0f} s")
     return int(killed < len(rows))
 

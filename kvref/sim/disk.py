@@ -39,6 +39,7 @@ import errno
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from html import escape
 from typing import Any, NamedTuple
 
@@ -286,7 +287,9 @@ class Disk:
             case "power loss":
                 self._become(operation.image, operation.inode)
             case "fsync" | "fsync_dir" if operation.error == LIES:
-                pass
+                self.inodes[operation.inode].lied = operation.covers
+            case "rot":
+                self.inodes[operation.inode].rot(operation)
             case "fsync" | "fsync_dir" if operation.error:
                 self.inodes[operation.inode].drop(operation.covers)
             case "fsync" | "fsync_dir":
@@ -309,7 +312,7 @@ class Disk:
             observer(operation)
 
     def _begin(self, kind: str, node: Node) -> Begun:
-        struck = strike(self.faults, kind, node.path)
+        struck = self._struck(kind, node.path)
         return Begun(node.number, node.last_change(), self.journal.last,
                      self.latency_us.get(kind, 0) + struck.delay_us, struck.error)
 
@@ -350,10 +353,21 @@ class Disk:
 
     def _attempt(self, kind: str, path: str) -> Strike:
         """Wait for it, and fail where a fault says so."""
-        struck = strike(self.faults, kind, path)
+        struck = self._struck(kind, path)
         self._wait(self.latency_us.get(kind, 0) + struck.delay_us)
         if struck.error not in ("", LIES):
             raise failure(getattr(errno, struck.error), path)
+        return struck
+
+    def _struck(self, kind: str, path: str) -> Strike:
+        """What the faults do to it. Bits flip at once."""
+        struck = strike(self.faults, kind, path)
+        for pattern, bit in struck.rots:
+            for number, name in list(self._walk(ROOT, "/")):
+                node = self.inodes[number]
+                if fnmatchcase(name, pattern) and node.durable and not node.is_directory:
+                    at = bit // 8 % len(node.durable)
+                    self._do("rot", name, number, offset=at, data=bytes([node.durable[at] ^ 1 << bit % 8]))
         return struck
 
     def _may_move(self, number: int, replaced: int | None, old: str, new: str) -> None:

@@ -6,14 +6,16 @@
 
 Interface:
   - explore(scenarios, ...)     the sweep: any executor, a progress callback; returns a Report
-  - Report                      points, states, recoveries, outcomes, losses, violations; adds up
-  - replay(id)                  one crash again, told in full
+  - Report                      points, states, recoveries, outcomes, losses, violations; adds up. shorten() shrinks the
+                                first violation of each (scenario, promise)
+  - replay(id, scenario)        one crash again, told in full; `scenario`: where it is one of your own
   - shrink(violation)           the shortest script that still breaks the same promise; least(items, still) finds it
 
 A point is a place between two events of the recorded run. At each point each profile has its legal states; what a
 write is torn to is among them. (For `process` a write is torn where it goes from one page to the next: there the kernel
 looks at signals.) Equal images are recovered once, and judged at each point anew. On a sample of the points there is a
-second crash: during the recovery, and after new writes (I7, I8, I9).
+second crash: during the recovery, and after new writes (I7, I8, I9). The first was a kill, and a power loss of
+POWER; at an eighth of these points one of ROUGH, too.
 
 An id is scenario:point:profile:state, for a second crash behind a slash the same again.
 """
@@ -34,15 +36,18 @@ from kvref.persistence.cursor import Unreadable
 from kvref.sim.clock import Clock
 from kvref.sim.crashes import DAMAGE, Found, Image, Space
 from kvref.sim.disk import Disk
-from kvref.sim.invariants import BROKEN, KILLS, KINDS, LOSSY, REFUSED, WHOLE, Ledger, Promise, Verdict, judge, promise
+from kvref.sim.invariants import (BROKEN, KILLS, KINDS, LIED, LOSSY, REFUSED, WHOLE, Ledger, Promise, Verdict,
+                                  judge, promise)
 from kvref.sim.mutants import broken
 from kvref.sim.recording import (INSIDE, REBOOT_US, Kit, Outcome, Point, Recording, State, dump_path, log_folder,
                                  recover, state_of)
-from kvref.sim.scenarios import SCENARIOS, Scenario, Step, at
+from kvref.sim.scenarios import SCENARIOS, Scenario, Script, Step, at
 from kvref.sim.survival import PAGE
 
 PROFILES: Final = ("process", "restart", "ext4", "torn", "posix", "reorder", "hostile")
 POWER: Final = ("ext4", "posix")        # the power losses of a second crash, and of the first before it
+ROUGH: Final = ("torn", "reorder")      # ... or one of these before it, at every ROUGH_SHARE-th of those points
+ROUGH_SHARE: Final = 8
 AGAIN: Final = (at(20, "eve", "SET second:life 1", "INCR second:count", "DEL key:1 counter list")
                 + at(1300, "eve", "SET second:last 1"))
 STATES: Final = 64                      # of a point and profile that are looked at
@@ -50,6 +55,7 @@ SHARE: Final = {"hostile": 16}          # of these profiles only the 16th part: 
 SECOND_SHARE: Final = 16                # ... and at each point of a second life
 MORE: Final = {"truncate": 5, "unlink": 2}      # second lives: at so many points and states of these, the rare ones
 SHRINK_TRIES: Final = 400
+MOST_SHRUNK: Final = 8
 
 Item = TypeVar("Item")
 Owed = Callable[[Point, str], Promise | None]
@@ -75,6 +81,7 @@ class Violation(NamedTuple):
     scenario: Scenario
     crashes: tuple[Crash, ...]
     verdict: Verdict
+    shortest: Script | None = None      # that breaks it, where somebody has looked for it
 
     @property
     def id(self) -> str:
@@ -82,7 +89,8 @@ class Violation(NamedTuple):
         return f"{self.scenario.name}{bug}:" + "/".join(map(str, self.crashes))
 
     def __str__(self) -> str:
-        return f"{self.id}  {self.verdict.invariant}: {self.verdict.text}"
+        steps = [] if self.shortest is None else self.shortest or ["(no command)"]
+        return "\n    ".join([f"{self.id}  {self.verdict.invariant}: {self.verdict.text}", *map(str, steps)])
 
 
 @dataclass
@@ -114,6 +122,15 @@ class Report:
         before = self.worst.get(place, (0, 0))
         self.worst[place] = max(before[0], writes), max(before[1], age_us)
 
+    def shorten(self, most: int = MOST_SHRUNK) -> None:
+        """Find the shortest script for the first violation of each (scenario, promise), and list these first."""
+        first: dict[tuple[str, str, str], Violation] = {}
+        for each in self.violations:
+            first.setdefault((each.scenario.name, each.scenario.mutant, each.verdict.invariant), each)
+        chosen = list(first.values())[:most]
+        others = [each for each in self.violations if not any(each is one for one in chosen)]
+        self.violations = [each._replace(shortest=shrink(each).script) for each in chosen] + others
+
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Values for HEAD: scenario, profile, pairs, and how many of each kind; worst and mean loss."""
         places = dict.fromkeys((scenario, profile) for scenario, profile, _, _ in self.outcomes)
@@ -133,8 +150,8 @@ class Report:
         return {"points": self.points, "pairs": self.pairs, "recoveries": self.recoveries,
                 "listed": dict(self.listed), "legal": dict(self.legal), "second": dict(self.second),
                 "rows": [dict(zip(HEAD, row)) for row in self.rows()],
-                "violations": [{"id": each.id, "invariant": each.verdict.invariant, "text": each.verdict.text}
-                               for each in self.violations]}
+                "violations": [{"id": each.id, "invariant": each.verdict.invariant, "text": each.verdict.text,
+                                "shortest": each.shortest} for each in self.violations]}
 
     def __str__(self) -> str:
         rows = [HEAD, *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in self.rows())]
@@ -258,7 +275,7 @@ class Sweep:
         damage = _damage(found, directives)
         verdict = judge(self.ledger, point, profile, damage, self.outcome(found.image, directives), owed)
         is_torn = verdict.kind == REFUSED and damage in ("cut", "zeros") and directives["appendonly"] == "yes"
-        if is_torn and not self.ledger.has_dropped(point, profile):
+        if is_torn and not self.ledger.has_dropped(point, profile) and self.ledger.betrayal(point, profile) < LIED:
             outcome = self.outcome(found.image, directives, repaired=True)
             repaired = judge(self.ledger, point, profile, damage, outcome, owed)
             if repaired.kind in (BROKEN, REFUSED):
@@ -300,6 +317,7 @@ class Sweep:
     def _second_crashes(self) -> None:
         """I7, I8, I9: on a seeded sample of the points of each kind, recover, go on, and crash again."""
         dice = random.Random(f"{self.task.seed} {self.task.scenario.name} second")
+        rough = random.Random(f"{self.task.seed} {self.task.scenario.name} rough")
         kinds: dict[str, list[int]] = {}
         for number, point in enumerate(self.recording.points):
             kinds.setdefault(point.kind, []).append(number)
@@ -308,16 +326,18 @@ class Sweep:
         for number, point, disk in self.places():
             if number not in chosen:
                 continue
-            for profile in ("process", *(POWER if point.kind in MORE else [dice.choice(POWER)])):
+            more = [rough.choice(ROUGH)] if rough.random() < 1 / ROUGH_SHARE else []
+            for profile in ("process", *(POWER if point.kind in MORE else [dice.choice(POWER)]), *more):
                 if profile == "process":
                     self.again(Crash(number, profile, 0), point, disk.copy())
                     continue
                 space = self.space(disk, profile)
-                for state in dice.sample(range(len(space)), min(len(space), MORE.get(point.kind, 1))):
-                    image, damage = space[state][:2]
-                    if damage == "cut":
-                        crash = Crash(number, profile, state, self.task.limit, self.task.seed)
-                        self.again(crash, point, Disk.of(image, Clock()))
+                few = min(len(space), MORE.get(point.kind, 1))
+                chance, tries = (rough, len(space)) if profile in ROUGH else (dice, few)    # few of these are just cut
+                states = [state for state in chance.sample(range(len(space)), tries) if space[state].damage == "cut"]
+                for state in states[:few]:
+                    crash = Crash(number, profile, state, self.task.limit, self.task.seed)
+                    self.again(crash, point, Disk.of(space[state].image, Clock()))
 
     def again(self, crash: Crash, point: Point, disk: Disk) -> None:
         """A second life on what the first crash has left, and its end at every point."""
@@ -369,12 +389,13 @@ def _damage(found: Found, directives: dict[str, str]) -> str:
 
 def explore(scenarios: Scenario | Iterable[Scenario], *, profiles: Iterable[str] = PROFILES, states: int = STATES,
             again: int = 0, workers: int = 2, executor: Executor | None = None, seed: int = 0,
-            stop_at_first: bool = False, progress: Callable[[int, int], object] | None = None) -> Report:
+            stop_at_first: bool = False, shorten: bool = False,
+            progress: Callable[[int, int], object] | None = None) -> Report:
     """Sweep them, one task for each, in `workers` processes (1: in this one) or by any `concurrent.futures.Executor`.
 
     A script that asks for more than one worker needs `if __name__ == "__main__":` (the others import it). `states`: at
     most so many of each point and profile; `again`: so many second crashes for each kind of operation
-    of each scenario; `progress` is told (done, of so many) tasks.
+    of each scenario; `shorten`: also the report's violations; `progress` is told (done, of so many) tasks.
     """
     given = [scenarios] if isinstance(scenarios, Scenario) else list(scenarios)
     tasks = [Task(scenario, tuple(profiles), states, again, stop_at_first, seed) for scenario in given]
@@ -386,6 +407,8 @@ def explore(scenarios: Scenario | Iterable[Scenario], *, profiles: Iterable[str]
             progress(done, len(tasks))
     for number in sorted(results):              # whoever was ready first
         report.add(results[number])
+    if shorten:
+        report.shorten()
     return report
 
 
@@ -408,13 +431,17 @@ def _weight(task: Task) -> int:
     return -len(task.scenario.script) - task.scenario.end_ms // 100
 
 
-def parse_id(text: str) -> tuple[Scenario, tuple[Crash, ...]]:
+def parse_id(text: str, scenario: Scenario | None = None) -> tuple[Scenario, tuple[Crash, ...]]:
     """The scenario and the crashes of an id. ValueError with a sentence."""
-    name, _, places = text.partition(":")
-    name, _, mutant = name.partition("+")
-    name, _, times = name.partition("*")
-    if name not in SCENARIOS:
-        raise ValueError(f"no scenario of the library is called {name!r}")
+    known = {**SCENARIOS, **({scenario.name: scenario} if scenario else {})}
+    own = scenario.name if scenario and text.startswith(scenario.name) else ""      # which may hold any character
+    rest, _, places = text.removeprefix(own).partition(":")
+    rest, _, mutant = rest.partition("+")
+    name, _, times = rest.partition("*")
+    name = own + name
+    if name not in known:
+        raise ValueError(f"no scenario of the library is called {name!r}; one of your own has to be given with its id: "
+                         "replay(id, scenario)")
     if times and not times.isdecimal():
         raise ValueError(f"{times!r} does not say how often the script is repeated")
     crashes = []
@@ -426,13 +453,15 @@ def parse_id(text: str) -> tuple[Scenario, tuple[Crash, ...]]:
             crashes.append(Crash(int(point), profile, int(state), int(limit or STATES), int(seed or 0)))
         except ValueError:
             raise ValueError(f"{place!r} is no crash; one is point:profile:state") from None
-    return replace(SCENARIOS[name].repeated(int(times or 1)), mutant=mutant), tuple(crashes)
+    return replace(known[name].repeated(int(times or 1)), mutant=mutant), tuple(crashes)
 
 
-def replay(id: str) -> str:
-    """One crash again, told in full: the script, what had been done, the disk that was found, and the verdict."""
-    scenario, crashes = parse_id(id)
-    return retell(scenario, crashes)
+def replay(id: str, scenario: Scenario | None = None) -> str:
+    """One crash again, told in full: the script, what had been done, the disk that was found, and the verdict.
+
+    An id has no more than the scenario's name: one that is not in the library has to be given.
+    """
+    return retell(*parse_id(id, scenario))
 
 
 def retell(scenario: Scenario, crashes: tuple[Crash, ...]) -> str:

@@ -2,6 +2,8 @@
 
     disk.faults.append(Fault("write", "*.aof", error="ENOSPC", short=5, after=100, times=0))      # the disk is full
     disk.faults.append(Fault("fsync", delay_us=3_000_000))                                        # it is slow, once
+    disk.faults.append(Fault("fsync", lies=True, after=2))                      # the third fsync reports, and does not
+    disk.faults.append(Fault("write", rots="*dump.rdb", bit=83, after=4))       # before the fifth write, a bit flips
 
 Interface:
   - Fault                           one of them; `fired` tells how often it has struck
@@ -27,7 +29,9 @@ class Fault:
     """Something that is going to go wrong, from the `after`-th such operation on, `times` times (0: for ever).
 
     A write that is `short` takes so many bytes; with an `error` beside it, as on a full disk, the first write that
-    it strikes is short and the next ones fail. An fsync that `lies` reports success and does nothing.
+    it strikes is short and the next ones fail. An fsync that `lies` reports success and makes nothing durable, no name
+    and no size either; what an honest one saves later is saved. Just before an operation with which a file `rots`, one
+    bit of what is durable of it flips: who reads it, now or after a crash, reads that.
     """
 
     kind: str                       # create open read write truncate fsync rename unlink mkdir fsync_dir list; "*": any
@@ -36,6 +40,8 @@ class Fault:
     short: int = 0                  # bytes
     delay_us: int = 0
     lies: bool = False
+    rots: str = ""                  # the file (as `path`), which need not be that of the operation
+    bit: int = 0                    # ... of it, from its beginning, and behind its end from there again
     after: int = 0
     times: int = 1
     matches: int = field(default=0, compare=False)      # such operations so far
@@ -80,6 +86,7 @@ class Strike(NamedTuple):
     error: str = ""
     short: int = 0
     delay_us: int = 0
+    rots: tuple[tuple[str, int], ...] = ()
 
 
 NONE = Strike()
@@ -93,4 +100,5 @@ def strike(faults: Iterable[Fault], kind: str, path: str) -> Strike:
     short = [fault.short for fault in struck if fault.is_short]
     errors = [fault.error for fault in struck if fault.error and not fault.is_short]
     errors += [LIES for fault in struck if fault.lies]
-    return Strike(errors[0] if errors else "", min(short, default=0), sum(fault.delay_us for fault in struck))
+    return Strike(errors[0] if errors else "", min(short, default=0), sum(fault.delay_us for fault in struck),
+                  tuple((fault.rots, fault.bit) for fault in struck if fault.rots))

@@ -27,11 +27,11 @@ class Operation:
 
     seq: int
     time_us: int
-    kind: str                       # create write truncate fsync rename unlink mkdir fsync_dir "power loss"
+    kind: str                       # create write truncate fsync rename unlink mkdir fsync_dir rot "power loss"
     path: str
     inode: int = 0                  # power loss: the number of the first inode in `image`
-    offset: int = 0                 # write: where; truncate: the new size; power loss: which state
-    data: bytes = b""
+    offset: int = 0                 # write, rot: where; truncate: the new size; power loss: which state
+    data: bytes = b""               # rot: the one byte as it is now
     to: str = ""                    # rename
     names: tuple[Name, ...] = ()
     covers: int = 0                 # fsync: operations of this inode up to this seq; 0: there were none
@@ -46,7 +46,8 @@ class Operation:
 
     def __repr__(self) -> str:
         more = {"write": f" {len(self.data)} bytes at {self.offset}", "truncate": f" to {self.offset} bytes",
-                "rename": f" to {self.to}", "power loss": f" state {self.offset}"}.get(self.kind, "")
+                "rename": f" to {self.to}", "rot": f" in byte {self.offset}",
+                "power loss": f" state {self.offset}"}.get(self.kind, "")
         return f"#{self.seq} {self.kind} {self.path}{more}" + (f" ({self.error})" if self.error else "")
 
 
@@ -64,6 +65,8 @@ class Node:
     dropped: list[Operation] = field(default_factory=list)      # writes that count as clean and are not on the disk
     replaced: list[int] = field(default_factory=list)           # seq of renames by which it took another's name
     settled: bytes | None = field(default=None, compare=False)      # durable, as bytes; None: ask `durable_bytes`
+    lied: int = 0                               # an fsync that did nothing has reported operations up to this seq
+    rotten: bool = False                        # a durable byte has flipped
 
     @staticmethod
     def new(number: int, path: str, content: bytes | dict[str, int]) -> Node:
@@ -99,6 +102,20 @@ class Node:
         """Writes alone: names and sizes stand in the journal, which tries again."""
         return [operation for operation in self.pending if operation.kind == "write" and operation.seq <= covers]
 
+    def rot(self, operation: Operation) -> None:
+        """A durable byte has become another, and is read like that, if the page cache holds nothing newer."""
+        at = operation.offset
+        if self.visible[at:at + 1] == self.durable[at:at + 1]:
+            self.change(self.visible, operation)
+            self.history.append(operation)
+        self.change(self.durable, operation)
+        self.rotten, self.settled = True, None
+
+    @property
+    def is_betrayed(self) -> bool:
+        """Whether the disk has done, or would do after a power loss, what it had promised not to."""
+        return self.rotten or bool(self.pending and self.pending[0].seq <= self.lied)
+
     def unsynced(self) -> list[Operation]:
         """`pending`, and what dropped writes may have left: a longer file, with zeros in it.
 
@@ -124,7 +141,8 @@ class Node:
 
     def copy(self) -> Node:
         return Node(self.number, self.path, self.visible.copy(), self.durable.copy(), self.origin, self.pending.copy(),
-                    self.history.copy(), self.dropped.copy(), self.replaced.copy(), self.settled)
+                    self.history.copy(), self.dropped.copy(), self.replaced.copy(), self.settled, self.lied,
+                    self.rotten)
 
     def change(self, content: Any, operation: Operation) -> None:
         """What the operation does to content of this node's kind: a bytearray, or names."""

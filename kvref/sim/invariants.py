@@ -19,7 +19,10 @@ Interface:
 
 I5 and I6 need no rule of their own: a state that is behind no unit is none. Where a *refusal* is allowed, and where
 bytes were dropped by the kernel after a failed fsync, the README's table of what a crash can take says what may happen.
-A *hole* inside the log, which has no checksum, is counted as undetected corruption, never as a pass.
+A *hole* inside the log, which has no checksum, is counted as undetected corruption, never as a pass. Where the disk
+itself has lied or rotted, a start may be refused, or find a state that never was (undetected corruption), or one older
+than what is owed: that is *taken by the disk*. If only the end of the log was lied about, just the last, and not below
+what honest fsyncs have saved.
 """
 
 from __future__ import annotations
@@ -31,14 +34,18 @@ from typing import Final, NamedTuple
 
 from kvref.persistence.cursor import Unreadable
 from kvref.persistence.manifest import parse
-from kvref.sim.disk import Operation
+from kvref.sim.disk import Disk, Operation
+from kvref.sim.inodes import LIES
 from kvref.sim.recording import Outcome, Point, Recording, State, dump_path
+from kvref.sim.survival import within_reach
 
 KILLS: Final = ("process", "restart")       # the page cache survives; "restart": the server is back within a second
 PROMPT_MS: Final = 1250             # everysec on a healthy disk: one second, a cron's tick, an fsync, and some room
 PATIENCE_MS: Final = 2250           # so long may a write wait for an fsync that runs
-WHOLE, LOSSY, REFUSED, CORRUPT, DROPPED, BROKEN = KINDS = (
-    "whole", "lossy as promised", "refused", "undetected corruption", "dropped by the kernel", "BROKEN PROMISE")
+WHOLE, LOSSY, REFUSED, CORRUPT, DROPPED, TAKEN, BROKEN = KINDS = (
+    "whole", "lossy as promised", "refused", "undetected corruption", "dropped by the kernel", "taken by the disk",
+    "BROKEN PROMISE")
+LIED_AT_END, LIED, ROTTEN = 1, 2, 3     # what the disk has done: lied about the end of the log alone; about more
 
 
 class Promise(NamedTuple):
@@ -91,11 +98,20 @@ class Ledger:
         self._doubt = Steps()                               # whether the log has a file of which bytes were dropped
         self.doubtful: float = inf if self._dropped else 0         # units that had been executed when an fsync failed
         self._folder = ""
+        self._live: set[int] = set()                        # the inodes of this manifest, and of one on its way
+        self._betrayed = Steps()
         for number, node in recording.initial.inodes.items():
             self._inodes[node.path] = number
         self._begin()
+        disk = recording.initial.copy()
+        is_honest = not any(node.is_betrayed for node in disk.inodes.values()) and not any(
+            operation.error == LIES or operation.kind == "rot" for operation in recording.operations)
+        self._betrayed.set(0, 0 if is_honest else self._betrayal(disk))
         for operation in recording.operations:
             self._follow(operation)
+            if not is_honest:
+                disk.apply(operation)
+                self._betrayed.set(operation.seq, self._betrayal(disk))
 
     def _begin(self) -> None:
         """The log that is there at the start, if it is one."""
@@ -118,6 +134,8 @@ class Ledger:
                     self._texts[operation.inode] = self._texts.get(operation.inode, b"") + operation.data
             case "rename":
                 self._renamed(operation, done)
+            case "fsync" | "fsync_dir" if operation.error == LIES:
+                pass
             case "fsync" if operation.error:
                 if ".incr" in operation.path:
                     self._dropped.add(operation.inode)
@@ -127,7 +145,7 @@ class Ledger:
                 covered = self.recording.done_before(operation.begun)
                 self._synced[operation.inode] = max(self._synced.get(operation.inode, 0), covered)
             case "fsync_dir" if self._candidate and operation.path == self._folder:
-                self._current, self._candidate = self._candidate, 0
+                self._current, self._candidate, self._live = self._candidate, 0, self._parts.copy()
                 self._doubt.set(operation.seq, int(bool(self._parts & self._dropped)))
         inode = self._current
         if inode:
@@ -152,6 +170,7 @@ class Ledger:
         except Unreadable:
             return
         self._parts = {self._inodes.get(f"{folder}/{part.name}", 0) for part in parts}
+        self._live |= self._parts
         if parts[-1].kind == "i":
             self._folder, self._candidate = folder, self._inodes.get(f"{folder}/{parts[-1].name}", 0)
 
@@ -161,6 +180,17 @@ class Ledger:
         It is over with a manifest that names other files.
         """
         return bool(self._doubt.at(point.seq)) and profile not in KILLS
+
+    def betrayal(self, point: Point, profile: str) -> int:
+        """What the disk has done to files that a start goes by. A lie takes nothing from the page cache."""
+        done = self._betrayed.at(point.seq)
+        return 0 if profile in KILLS and done < ROTTEN else done
+
+    def _betrayal(self, disk: Disk) -> int:
+        mine = [node for node in within_reach(disk.inodes, False) if node.is_betrayed and (
+            node.number in self._live or not any(part in node.path for part in (".incr.", ".base.", "temp-")))]
+        return max((ROTTEN if node.rotten else LIED_AT_END if node.number == self._current else LIED for node in mine),
+                   default=0)
 
 
 def promise(ledger: Ledger, point: Point, profile: str) -> Promise:
@@ -227,8 +257,7 @@ def judge(ledger: Ledger, point: Point, profile: str, damage: str, outcome: Outc
     recording = ledger.recording
     owed = owed or promise(ledger, point, profile)
     dropped = ledger.has_dropped(point, profile) and owed.least <= ledger.doubtful
-    if any(fault.lies for fault in recording.faults) and profile not in KILLS:
-        damage = "rot"
+    betrayal = ledger.betrayal(point, profile)
     if outcome.crash:
         return Verdict(BROKEN, "I10", text="a traceback: " + outcome.crash.strip().splitlines()[-1])
     if outcome.touched:
@@ -237,16 +266,18 @@ def judge(ledger: Ledger, point: Point, profile: str, damage: str, outcome: Outc
         return Verdict(BROKEN, "I9", text=f"reads {outcome.strays[0]}, which nothing names")
     strict = recording.scenario.directives.get("aof-load-truncated") == "no" and recording.mode_at(point.seq).appendonly
     if outcome.state is None:
-        if damage == "cut" and not dropped and not strict:
+        if damage == "cut" and not dropped and not strict and betrayal < LIED:
             return Verdict(BROKEN, "I10", text=f"refused a clean cut: {outcome.refusal}")
         return Verdict(DROPPED if dropped and damage == "cut" else REFUSED, text=outcome.refusal)
     if owed.states is not None:
         unit = owed.states.get(outcome.state, -1)
+        if unit < 0 and betrayal:
+            return Verdict(CORRUPT if betrayal == ROTTEN else TAKEN)
         return _kept(recording, point, unit) if unit >= 0 else Verdict(
             BROKEN, owed.invariant, text="the state is none of those that are owed")
     found = [unit for unit in recording.index.get(outcome.state, ()) if unit <= point.done]
     if not found:
-        if damage == "rot" or damage == "holes" and recording.mode_at(point.seq).appendonly:
+        if damage == "rot" or betrayal >= LIED or damage == "holes" and recording.mode_at(point.seq).appendonly:
             return Verdict(CORRUPT)
         if dropped:
             return Verdict(DROPPED)
@@ -257,6 +288,8 @@ def judge(ledger: Ledger, point: Point, profile: str, damage: str, outcome: Outc
         unit = found[-1] if found else max(unit for unit in recording.index[outcome.state] if unit <= point.done)
         if damage == "rot" or dropped and recording.initial.dropped and owed.invariant != "I1":
             return Verdict(CORRUPT if damage == "rot" else DROPPED, unit=unit)
+        if betrayal >= LIED or betrayal and unit >= ledger.durable.at(point.seq):
+            return Verdict(TAKEN, unit=unit)
         wanted = f"unit {owed.least} or later" if owed.only is None else f"one of {sorted(owed.only)}"
         return Verdict(BROKEN, owed.invariant, unit, f"the state is that behind unit {unit}, owed is {wanted}")
     return _kept(recording, point, found[-1])

@@ -152,6 +152,8 @@ WAITAOF = (at(100, "ann", "SET a 1", "WAITAOF 1 0 0") + at(150, "bob", "SET b 1"
            + at(2400, "bob", "SET c 1", "WAITAOF 1 0 3000"))
 LISTENERS = (at(20, "sub", "PSUBSCRIBE *") + at(30, "eye", "MONITOR") + at(100, "ann", "SET a 1 PX 300")
              + at(250, "ann", "RPUSH list 1 2") + at(700, "ann", "GETSET a 2") + at(800, "bob", "PUBLISH news x"))
+FEW = (at(50, "ann", "SET name ann") + at(150, "bob", "SAVE") + at(200, "ann", "SET city rome", "INCR n")
+       + at(300, "bob", "SAVE") + at(350, "ann", "INCR n") + at(450, "ann", "INCR n"))
 THEN_ALWAYS = at(100, "ann", "SET a 1") + at(2700, "bob", "CONFIG SET appendfsync always", "SET told 1")
 
 
@@ -163,6 +165,16 @@ def full(path: str, times: int = 1, after: int = 0, short: int = 0) -> tuple[Fau
 def no_fsync(path: str, after: int = 0) -> tuple[Fault, ...]:
     """One fsync fails."""
     return (Fault("fsync", path, error="EIO", after=after),)
+
+
+def lying_fsync(path: str, after: int = 0, times: int = 1) -> tuple[Fault, ...]:
+    """The disk says that it is done, and is not; the next honest fsync saves that, too."""
+    return (Fault("fsync", path, lies=True, after=after, times=times),)
+
+
+def rot(kind: str, path: str, file: str, bit: int) -> tuple[Fault, ...]:
+    """At the second such operation a bit of that file flips."""
+    return (Fault(kind, path, rots=file, bit=bit, after=1),)
 
 
 OLD_LOG = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n"
@@ -244,6 +256,13 @@ def _special() -> list[Scenario]:
         Scenario("upgrade", ALWAYS, at(50, "ann", "INCR a"), files=(("/data", None), ("/data/appendonly.aof", OLD_LOG)),
                  story="The log is one file from before Redis 7."),
         Scenario("everysec-then-always", EVERYSEC, THEN_ALWAYS, faults=no_fsync("*incr*")),
+        Scenario("always-fsync-lies", ALWAYS, FEW, faults=lying_fsync("*incr*", after=1, times=2),
+                 story="What was promised in between is there after kill -9, and gone after a power loss."),
+        Scenario("rdb-fsync-lies", RARELY, FEW, faults=lying_fsync("*temp-*", after=1)),
+        Scenario("always-rot", ALWAYS, FEW, faults=rot("write", "*incr*", "*incr*", 8 * 51),
+                 story="ann becomes aon: the log has no checksum."),
+        Scenario("rdb-rot", RARELY, FEW, faults=rot("create", "*temp-*", "*dump.rdb", 8 * 96),
+                 story="The checksum tells."),
     ]
 
 

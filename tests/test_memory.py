@@ -1,0 +1,132 @@
+"""The model of memory: what it says against the process, and the ledger against a count of everything."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kvref
+from kvref.command_table import table
+from kvref.memory import FEW, SAMPLE, size_of, size_of_value
+from kvref.sim import World
+from tests.grammar import Author
+
+TOLERANCE = 0.15
+
+WORKLOADS = {
+    "small strings": (150_000, lambda pipe, n: pipe.execute_command("SET", "key:%011d" % n, "%08d" % n)),
+    "strings with a deadline": (40_000, lambda pipe, n: pipe.execute_command(
+        "SET", "page:%d" % n, "x" * (500 + n % 1000), "EX", 100_000)),
+    "hashes": (15_000, lambda pipe, n: pipe.execute_command(
+        "HSET", "user:%d" % n, *(word for i in range(5 + n % 15) for word in (f"field{i}", f"value-{n}-{i}")))),
+    "lists, sets and sorted sets": (3_000, lambda pipe, n: (
+        pipe.execute_command("RPUSH", f"l:{n}", *(f"job-{n}-{i}" for i in range(60))),
+        pipe.execute_command("SADD", f"s:{n}", *(f"member-{n}-{i}" for i in range(40))),
+        pipe.execute_command("ZADD", f"z:{n}", *(word for i in range(40) for word in (i * n, f"player-{n}-{i}"))))),
+}
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("maxmemory", ["0", "1gb"])
+def test_the_model_is_within_15_percent_of_the_process(workload: str, maxmemory: str) -> None:
+    count, write = WORKLOADS[workload]
+    with kvref.running(save="", maxmemory=maxmemory, maxmemory_policy="allkeys-lru") as server:
+        client = redis.Redis(port=server.port)
+
+        def figures() -> tuple[int, int]:
+            told = client.info("memory")
+            return int(told["used_memory"]), int(told["used_memory_rss"])
+        before = figures()
+        for start in range(0, count, 500):
+            pipe = client.pipeline(transaction=False)
+            for n in range(start, min(start + 500, count)):
+                write(pipe, n)
+            pipe.execute()
+        used, resident = (after - was for after, was in zip(figures(), before))
+        client.close()
+    assert abs(used / resident - 1) < TOLERANCE, f"{workload}: {used:,} bytes by the model, {resident:,} more are resident"
+
+
+def counted(server: Any) -> int:
+    """Everything anew."""
+    return sum(size_of(database, key) for database in server.databases for key in database.values)
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["allkeys-lru", "volatile-lfu", "noeviction"]))
+def test_the_ledger_is_the_sum_of_all_keys_after_any_commands(seed: int, policy: str) -> None:
+    author = Author(random.Random(seed), frozenset(name.decode() for name in table() if name.islower()))
+    world = World(seed=seed)
+    server = world.start(maxmemory="1gb", maxmemory_policy=policy)
+    alice = world.connect("alice")
+    for command in [*author.opening(), *(author.command() for _ in range(80))]:
+        alice.send(*command.words)
+        world.run(ms=1)
+    for database in server.databases:
+        assert database.ledger and database.ledger.sizes.keys() == database.values.keys()
+        for key, size in database.ledger.sizes.items():
+            assert not isinstance(size, int) or size == size_of(database, key)
+    assert server.memory.used() - server.memory.buffers >= counted(server) > 0
+
+
+def test_what_is_large_is_never_counted_for_less_and_hardly_for_more() -> None:
+    world, dice = World(seed=1), random.Random(1)
+    server = world.start(maxmemory="1gb")
+    alice = world.connect("alice")
+    most, lists = 1.0, server.databases[0].values
+    for step in range(4000):
+        n = dice.randrange(600)
+        alice(*dice.choice([
+            ("RPUSH", "list", "x" * dice.randrange(100)), ("RPUSH", "other", "y" * dice.randrange(100)),
+            ("LMOVE", "other", "list", "LEFT", "RIGHT"), ("LPOP", "list"),
+            ("HSET", "hash", f"f{n}", "v" * dice.randrange(90)), ("HDEL", "hash", f"f{n}"),
+            ("SADD", "set", f"m{n}"), ("SREM", "set", f"m{n}"), ("ZADD", "zset", n, f"m{n}"),
+            ("LSET", "list", 0, "z" * dice.randrange(100)) if b"list" in lists else ("PING",),
+            ("SUNIONSTORE", "set", "set", "nothing") if n < 20 else ("PING",),
+            ("COPY", "hash", "copy", "REPLACE") if n < 20 else ("PING",),
+            ("DEL", "other") if n < 3 else ("PING",)]))
+        real, ledger = counted(server), server.memory.used() - server.memory.buffers
+        assert ledger >= real, step
+        most = max(most, ledger / real)
+    assert max(map(len, server.databases[0].values.values())) > 4 * FEW and 1 < most < 1.25, most
+
+
+def test_a_small_sample_stands_for_a_large_value_and_none_for_all() -> None:
+    value = deque([b"x" * 100] * 1000)
+    assert size_of_value(value, samples=5) == size_of_value(value)
+    value[3] = b""
+    assert size_of_value(value, samples=5) < size_of_value(value) < size_of_value(deque([b"x" * 100] * 1000))
+
+
+def test_the_buffers_of_clients_count() -> None:
+    world = World(seed=1)
+    server = world.start(maxmemory="1gb")
+    alice, bob = world.connect("alice"), world.connect("bob")
+    alice("SET", "page", "x" * 300_000)
+    world.run(ms=200)
+    before = int(info(alice)["used_memory"])
+    bob.send_bytes(b"*2\r\n$4\r\nECHO\r\n$100000\r\n" + b"x" * 50_000)
+    world.run(ms=200)
+    assert int(info(alice)["used_memory"]) - before == pytest.approx(50_000, abs=100)
+    assert server.memory.overhead() > 50_000
+
+
+def test_without_maxmemory_the_first_keys_stand_for_all() -> None:
+    world = World(seed=1)
+    server = world.start()
+    alice = world.connect("alice")
+    for n in range(3 * SAMPLE):
+        alice.send("SET", f"key:{n:04}", "x" * 50)
+    world.run(ms=10_000)
+    assert len(server.databases[0]) == 3 * SAMPLE and server.databases[0].ledger is None
+    assert server.memory.used() == counted(server) == int(info(alice)["used_memory"])
+
+
+def info(client: Any) -> dict[str, str]:
+    lines = client("INFO", "memory").decode().split("\r\n")
+    return dict(line.split(":", 1) for line in lines if ":" in line)
