@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvref.sim import World, WouldBlock
-from kvref.sim.disk import Disk
+from kvref.sim import ReplyError, World, WouldBlock
+from kvref.sim.disk import Disk, Fault
 from tests import golden
 from tests.conftest import Connection, Machine, Real, Simulated
 from tests.journal import FOLDER, MANIFEST, Disturb, disturb, fsync_ends, held_fsync, logged, named, parts, state
@@ -416,6 +417,21 @@ def test_a_manifest_that_nobody_can_look_at_keeps_the_files_that_it_may_name(mac
     assert machine.connect()("MGET", "a", "b") == [b"1", b"2"]
 
 
+def test_a_manifest_that_differs_in_its_history_alone_leaves_no_doubt() -> None:
+    """Its last fsync of the directory has failed; the next rewrite fails, too, and yet no write is refused."""
+    world = World(seed=1)
+    server = world.start(appendonly="yes")
+    world.disk.faults += [Fault("fsync_dir", f"*/{FOLDER}", error="EIO", after=6),
+                          Fault("create", "*.3.incr.aof", error="EIO")]
+    alice = world.connect("alice")
+    for failures in (0, 1):
+        with suppress(ReplyError):
+            alice("BGREWRITEAOF")
+        world.run(ms=500)
+        assert server.aof.failures == failures and not server.children
+    assert all(fault.fired for fault in world.disk.faults) and alice("SET", "a", "1") == "OK"
+
+
 def test_what_is_left_of_a_name_and_cannot_be_removed_is_emptied(machine: Machine, disturb: Disturb) -> None:
     alice = start(machine)
     put(machine, f"{FOLDER}/{INCR2}", b"*2\r\n$3\r\nDEL\r\n$1\r\na\r\n")
@@ -790,6 +806,25 @@ def test_waitaof_waits_for_the_fsync(machine: Machine) -> None:
         assert alice.replies() == []
     machine.advance(100)
     assert alice.replies() == [[1, 0], "PONG"] and not machine.server.aof.waiters
+
+
+def test_waitaof_does_not_count_an_fsync_of_a_file_that_is_no_part_of_the_log_yet() -> None:
+    """The child needs three seconds; meanwhile `everysec` has fsynced the temporary file."""
+    world = World(seed=1, child_step_us=500_000)
+    server = world.start(appendonly="no", appendfsync="everysec")
+    alice = world.connect("alice")
+    alice("CONFIG", "SET", "appendonly", "yes")
+    alice("SET", "a", "1")
+    alice.send("WAITAOF", 1, 0, 0)
+    while server.aof.synced < server.aof.size or not server.aof.size:
+        world.run(ms=50)
+    assert server.aof.temporary and not alice.replies
+    while server.aof.temporary:
+        world.run(ms=50)
+    world.run(ms=50)
+    assert alice.replies == [[1, 0]]
+    world.power_loss()
+    assert state(world.start(appendonly="yes")) == {(0, b"a"): ("b'1'", None)}
 
 
 @pytest.mark.parametrize("no_fsync_meanwhile", ["yes", "no"])

@@ -175,6 +175,20 @@ def test_upgrading_a_log_of_one_file_survives_a_crash_after_each_operation() -> 
             assert b"file appendonly.aof seq 1 type b\n" in world.disk.content(f"/data/{FOLDER}/{MANIFEST}")
 
 
+def test_a_log_that_was_just_copied_there_is_durable_before_the_first_client_is_served() -> None:
+    """Its files, the manifest, and the names of them all: nobody has fsynced any of it."""
+    files = {MANIFEST: b"file appendonly.aof.1.incr.aof seq 1 type i\n",
+             "appendonly.aof.1.incr.aof": record((b"SET", b"a", b"1"))}
+    world = World(seed=1)
+    disk = world.disk.instantly()
+    disk.mkdir(f"/data/{FOLDER}")
+    for name, data in files.items():
+        disk.write(disk.open(f"/data/{FOLDER}/{name}", "w"), data)
+    shown = state(world.start(appendonly="yes"))
+    world.power_loss()
+    assert shown and state(world.start(appendonly="yes")) == shown
+
+
 def test_a_file_that_no_manifest_names_is_never_read(machine: Machine) -> None:
     lay(machine, {BASE: dump((0, b"k", b"v", None)), INCR1: log("SELECT 0", "SET a 1")})
     stray = log("SELECT 0", "SET stray 1")

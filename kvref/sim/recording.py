@@ -330,9 +330,8 @@ class Recording:
     # ---- looking back
 
     def _points(self) -> Iterator[Point]:
-        """Before the first operation, after each, after each telling, and in the midst of a write of several pages."""
-        start = self.operations[0].seq if self.operations else 0
-        yield Point(start - 1 if start else 0, 0, 0, "start", 0, 0)
+        """Before the first operation, after each, after each telling, behind an orderly end, and amid a long write."""
+        yield Point(self.operations[0].seq - 1 if self.operations else 0, 0, 0, "start", 0, 0)
         events: list[Operation | Telling] = sorted([*self.operations, *self.tellings], key=lambda event: event.seq)
         at = told = 0
         for event in events:
@@ -344,6 +343,7 @@ class Recording:
                     yield Point(event.seq, event.time_us, at, INSIDE, told, done)
                 at, kind = at + 1, event.kind
             yield Point(event.seq, event.time_us, at, kind, told, done)
+        yield from [Point(self.ended, event.time_us, at, "reply", told, done)] if self.ended else []
 
     def _told_at(self, sock: Socket, count: int) -> int:
         """Where a client had so many bytes."""
