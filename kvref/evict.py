@@ -20,7 +20,7 @@ Interface:
 
 What is noted of a key, in `Database.access`: under LRU the instant of its last use; under LFU a counter of eight bits
 and the minute in which it was last looked at. The counter is *logarithmic*: the more it shows, the less likely is a use
-to raise it, so that 255 stands for about a million uses; and each `lfu-decay-time` minutes take one away.
+to raise it, so that 255 stands for some 300,000 uses; and each `lfu-decay-time` minutes take one away.
 
 Redis: evict.c (performEvictions, evictionPoolPopulate, LFULogIncr, LFUDecrAndReturn). Simpler here: the clock of LRU
 runs in milliseconds and never around (Redis: 24 bits of seconds in each object).

@@ -118,7 +118,8 @@ class Counted:
         if value is not self.value or self.changes_left < 0:
             return False
         shape = SHAPES[type(value)]
-        self.size += sum(map(size_of_text, brought)) + shape.each * more + shape.table(self.length) - shape.table(before)
+        self.size += shape.each * more + shape.table(self.length) - shape.table(before)
+        self.size += sum(map(size_of_text, brought))
         if more > 0 and type(value) is deque:           # LMOVE brings what no argument says: it lies at one of the ends
             self.size += more * max(size_of_text(value[0]), size_of_text(value[-1]))
         return True
