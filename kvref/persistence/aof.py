@@ -369,7 +369,7 @@ class AppendOnlyFile(Folder):
         if self._suffix == "aof":
             stamp = [b"#TS:%d\r\n" % (server.now_ms // 1000)] if server.config.aof_timestamp_enabled else []
             return chain(stamp, as_commands(server.databases))
-        return rdb.blocks(server.databases, server.config, server.now_ms // 1000, server.memory.used(), base=True,
+        return rdb.blocks(server.databases, server.config, server.now_ms // 1000, server.processes.memory(), base=True,
                           uses=server.eviction.uses)
 
     def _ended(self, child: Ended) -> None:

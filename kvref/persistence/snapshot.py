@@ -126,7 +126,7 @@ class Snapshots:
         temp = self._temp(server.processes.pid)
         try:
             commit(disk, self.path, temp, rdb.blocks(server.databases, config, server.now_ms // 1000,
-                                                     server.memory.used(), uses=server.eviction.uses),
+                                                     server.processes.memory(), uses=server.eviction.uses),
                    SYNC_EVERY if config.rdb_save_incremental_fsync else 0)
         except OSError:
             remove(disk, temp)
