@@ -306,7 +306,7 @@ def test_a_second_life_begins_behind_a_kill_and_behind_power_losses(monkeypatch:
     begun = []
     monkeypatch.setattr(Sweep, "again", lambda sweep, crash, point, disk: begun.append(crash.profile))
     report = Sweep(Task(Scenario("mine", ALWAYS, COUNTER), ("process",), again=3)).run()
-    assert set(begun) == {"process", *POWER} and not report.violations
+    assert set(begun) == {"process", *POWER, "torn", "reorder"} and not report.violations
 
 
 @pytest.mark.parametrize(("one", "other"), [
