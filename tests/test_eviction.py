@@ -180,3 +180,25 @@ def test_debian_s_own_redis_conf_starts_kvref(tmp_path: Path) -> None:
     (tmp_path / "redis.conf").write_text(text)
     with started("redis.conf", cwd=tmp_path) as (_, port, _):
         assert ask(port, "SET", "key", "value") == b"+OK\r\n"
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lfu", "volatile-lru"])
+def test_redis_reads_the_uses_that_kvref_has_noted_and_the_other_way_round(policy: str, tmp_path: Path) -> None:
+    def asked(client: redis.Redis) -> list[int]:
+        what = "FREQ" if policy.endswith("lfu") else "IDLETIME"
+        return [int(client.object(what, key)) for key in ("one", "two")]
+    directives = {"save": "", "dir": str(tmp_path), "maxmemory_policy": policy, "lfu_decay_time": "0"}
+    with real_server(**directives) as real:
+        client = redis.Redis(port=real.port)
+        payload = client.execute_command("SADD", "set", "member") and client.dump("set")
+        for key, use in (("one", 7), ("two", 200)):
+            client.restore(key, 0, payload, **({"frequency": use} if policy.endswith("lfu") else {"idletime": use * 100}))
+        theirs = asked(client)
+        client.save()
+    with kvref.running(**directives) as ours:
+        client = redis.Redis(port=ours.port)
+        mine = asked(client)
+        assert mine == pytest.approx(theirs, abs=0 if policy.endswith("lfu") else 20)
+        client.save()
+    with real_server(**directives) as real:
+        assert asked(redis.Redis(port=real.port)) == pytest.approx(mine, abs=0 if policy.endswith("lfu") else 20)

@@ -146,6 +146,13 @@ def test_a_server_that_ends_without_a_last_fsync_is_found_out(monkeypatch: pytes
     assert {(each.scenario.name, each.verdict.invariant) for each in found} == {("everysec", "I2"), ("no", "I2")}
 
 
+def test_without_fsyncs_what_a_rewrite_has_made_durable_is_owed_all_the_same() -> None:
+    script = (*COUNTER, *at(600, "ann", "BGREWRITEAOF"), *every(100, "ann", "INCR counter", until_ms=2500)[20:])
+    ledger = lived(NO, script)
+    point, least = list(owed(ledger, "ext4"))[-1]
+    assert 5 <= least == ledger.durable.at(point.seq) < point.done
+
+
 def test_everysec_owes_what_is_durable_and_on_a_healthy_disk_what_is_older_than_a_little_more_than_a_second() -> None:
     ledger = lived(EVERYSEC, LONG)
     for point, least in owed(ledger, "ext4"):

@@ -214,7 +214,7 @@ def promise(ledger: Ledger, point: Point, profile: str) -> Promise:
         return Promise("I1", max(waited, ledger.durable.at(seq)))
     if mode.policy == "everysec":
         return Promise("I2", max(ledger.durable.at(seq), _prompt(ledger, point)))
-    return Promise("I9", ledger.durable.at(recording.ready_seq))
+    return Promise("I9", ledger.durable.at(seq))
 
 
 def _snapshots(ledger: Ledger, point: Point, profile: str) -> Promise:
