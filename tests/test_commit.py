@@ -221,7 +221,7 @@ def test_a_fork_that_fails_is_a_failed_save_and_tried_again(machine: Machine, mo
 def test_what_ends_a_child_is_told_in_its_parent_s_log(
         failure: Exception, says: str, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its text is: a report of bounded size may be cut within a character."""
-    def blocks(*_: Any) -> Iterator[bytes]:
+    def blocks(*_: Any, **__: Any) -> Iterator[bytes]:
         yield b"REDIS"
         raise failure
     machine.start(save="")

@@ -79,10 +79,10 @@ def test_a_password_does_not_keep_it_from_starting() -> None:
 
 
 def test_what_keeps_it_from_starting_is_told() -> None:
-    with pytest.raises(RuntimeError) as caught, kvref.running(maxmemory="1gb"):
+    with pytest.raises(RuntimeError) as caught, kvref.running(maxmemory_clients="1gb"):
         pass
-    assert str(caught.value) == ("kvref did not start: kvref: command line: maxmemory: kvref does not evict yet; "
-                                 "take it out or write: maxmemory 0.")
+    assert str(caught.value) == ("kvref did not start: kvref: command line: maxmemory-clients: kvref does not evict "
+                                 "clients; take it out or write: maxmemory-clients 0.")
 
 
 def test_nothing_is_written_to_the_standard_output_of_the_caller(capfd: pytest.CaptureFixture[str]) -> None:
