@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test", nargs="+", default=["SET", "GET"], type=str.upper, help="also INCR PING MSET ...")
     parser.add_argument("--pipeline", nargs="+", default=[1, 16], type=int, help="depths, for example 1 16 64")
     parser.add_argument("--keys", type=int, default=0, help="so many random keys (default: one key)")
+    parser.add_argument("--fsync-us", type=int, default=0, help="log: make each fsync so much dearer, with strace")
     return parser.parse_args()
 
 
