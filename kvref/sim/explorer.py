@@ -51,6 +51,7 @@ ROUGH_SHARE: Final = 8
 AGAIN: Final = (at(20, "eve", "SET second:life 1", "INCR second:count", "DEL key:1 counter list")
                 + at(1300, "eve", "SET second:last 1"))
 STATES: Final = 64                      # of a point and profile that are looked at
+KEPT: Final = 10_000                    # ... and held in memory at once
 SHARE: Final = {"hostile": 16}          # of these profiles only the 16th part: they are endless
 SECOND_SHARE: Final = 16                # ... and at each point of a second life
 MORE: Final = {"truncate": 5, "unlink": 2}      # second lives: at so many points and states of these, the rare ones
@@ -207,7 +208,7 @@ class Sweep:
         if self.recording.refusal:
             raise ValueError(f"the server of {self.task.scenario.name!r} does not start: {self.recording.refusal}")
         report.points = len(self.recording.points)
-        legal: dict[str, tuple[list[Found], int]] = {}
+        legal: dict[str, tuple[Sequence[Found] | Space, int]] = {}
         for number, point, disk in self.places():
             if at != point.at or point.kind == INSIDE:
                 at, legal = point.at, {profile: self.states(disk, profile, point) for profile in self.task.profiles}
@@ -235,13 +236,13 @@ class Sweep:
     def space(self, disk: Disk, profile: str) -> Space:
         return Space(disk, profile, max(2, self.task.limit // SHARE.get(profile, 1)), seed=self.task.seed)
 
-    def states(self, disk: Disk, profile: str, point: Point) -> tuple[list[Found], int]:
-        """The legal states behind a crash here that are looked at, and how many there are."""
+    def states(self, disk: Disk, profile: str, point: Point) -> tuple[Sequence[Found] | Space, int]:
+        """The legal states behind a crash here that are looked at, and how many there are. Many are not kept."""
         if profile == "restart":
             return [Found(disk.image(), "cut")], 1
         if profile != "process":
             space = self.space(disk, profile)
-            return [space[state] for state in range(len(space))], space.total
+            return space if len(space) > KEPT else list(space), space.total
         if point.kind != INSIDE:
             return [Found(disk.image(), "cut")], 1
         found, write = [], self.recording.operations[point.at]
