@@ -11,7 +11,7 @@ import pytest
 
 from kvref.sim.explorer import PROFILES, Sweep, Task, Violation, explore, parse_id, replay, run_task, shrink
 from kvref.sim.faults import Fault
-from kvref.sim.invariants import BROKEN, CORRUPT, REFUSED, ROTTEN, TAKEN, WHOLE, Ledger, Verdict, judge
+from kvref.sim.invariants import BROKEN, CORRUPT, DROPPED, REFUSED, ROTTEN, TAKEN, WHOLE, Ledger, Verdict, judge
 from kvref.sim.recording import Outcome, Recording, recover
 from kvref.sim.scenarios import ALWAYS, EVERYSEC, OFF, RDB, SCENARIOS, Scenario, at, every
 
@@ -153,6 +153,11 @@ def outcomes(report, crashes):
 
 
 KILLED, CUT = ("process", "restart"), ("ext4", "torn", "posix", "reorder")
+
+
+def test_what_a_failed_fsync_dropped_is_told_of_second_lives_too():
+    report = explore(SCENARIOS["everysec-fsync-fails"], profiles=("process",), again=2)
+    assert report.ends[DROPPED] > 20 and sum(report.ends.values()) == report.second["pairs"]
 
 
 def test_what_an_fsync_lied_about_is_taken_by_the_disk_and_by_no_killed_process():

@@ -104,6 +104,7 @@ class Report:
     listed: Counter[str] = field(default_factory=Counter)       # states looked at, by profile
     legal: Counter[str] = field(default_factory=Counter)        # ... of so many
     second: Counter[str] = field(default_factory=Counter)       # "recordings", "pairs", and by kind of operation
+    ends: Counter[str] = field(default_factory=Counter)         # ... outcomes of these pairs, by kind
     outcomes: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)   # scenario, profile, operation, kind
     lost: Counter[tuple[str, str]] = field(default_factory=Counter)                 # scenario, profile: sum of writes
     worst: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)     # ... at worst: writes, age in us
@@ -113,7 +114,7 @@ class Report:
         self.points += other.points
         self.pairs += other.pairs
         self.recoveries += other.recoveries
-        for name in ("listed", "legal", "second", "outcomes", "lost"):
+        for name in ("listed", "legal", "second", "ends", "outcomes", "lost"):
             getattr(self, name).update(getattr(other, name))
         for place, loss in other.worst.items():
             self.note_loss(place, *loss)
@@ -149,7 +150,8 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The same for programs."""
         return {"points": self.points, "pairs": self.pairs, "recoveries": self.recoveries,
-                "listed": dict(self.listed), "legal": dict(self.legal), "second": dict(self.second),
+                "listed": dict(self.listed), "legal": dict(self.legal),
+                "second": dict(self.second), "ends": dict(self.ends),
                 "rows": [dict(zip(HEAD, row)) for row in self.rows()],
                 "violations": [{"id": each.id, "invariant": each.verdict.invariant, "text": each.verdict.text,
                                 "shortest": each.shortest} for each in self.violations]}
@@ -164,7 +166,8 @@ class Report:
         second = self.second
         return "\n".join([*lines, "", f"{self.points:,} points, {self.pairs:,} (point, state) pairs, "
                           f"{self.recoveries:,} distinct recoveries", f"states looked at: {', '.join(sampled)}",
-                          f"second crashes: {second['recordings']:,} second lives, {second['pairs']:,} pairs",
+                          f"second crashes: {second['recordings']:,} second lives, {second['pairs']:,} pairs" + "".join(
+                              f", {self.ends[kind]:,} {kind}" for kind in KINDS if self.ends[kind]),
                           f"violations: {len(self.violations)}", *map(str, self.violations[:20])])
 
 
@@ -354,6 +357,8 @@ class Sweep:
                       self.second_promise(point, crash, second), (crash,))
         found = sweep.run()
         self.report.second["pairs"] += found.pairs
+        for (_, _, _, kind), count in found.outcomes.items():
+            self.report.ends[kind] += count
         self.report.recoveries += found.recoveries
         self.report.violations += found.violations
 
