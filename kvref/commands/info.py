@@ -42,7 +42,7 @@ def _uptime_s(server: Server) -> int:
 
 
 def _used(server: Server) -> int:
-    return server.memory.used()
+    return server.memory.total + server.memory.buffers
 
 
 def _resident(server: Server) -> int:
@@ -77,11 +77,11 @@ CLIENTS: Fields = {
 }
 
 MEMORY: Fields = {
-    "used_memory": _used,
+    "used_memory": lambda s: s.memory.used(),               # counts; those below take what it has found
     "used_memory_human": lambda s: human(_used(s)),
     "used_memory_rss": _resident,
     "used_memory_rss_human": lambda s: human(_resident(s)),
-    "used_memory_peak": lambda s: s.memory.peak,            # _used has just brought it up to date
+    "used_memory_peak": lambda s: s.memory.peak,
     "used_memory_peak_human": lambda s: human(s.memory.peak),
     "used_memory_overhead": lambda s: s.memory.overhead(),
     "used_memory_startup": lambda s: 0,
