@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OF_BROWSERS: Final = (b"post", b"host:")    # a web page can have a browser send bytes to any port, but beginning so
 UNKNOWN_SHOWN: Final = 128                  # characters of an unknown command's arguments
+ENDS_MULTI: Final = {"exec", "discard", "quit", "reset"}
 WHILE_SUBSCRIBED: Final = {"subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ping", "quit", "reset"}
 
 DEBUG_REFUSED: Final = (
@@ -78,19 +79,21 @@ def check(server: Server, client: Client, command: Command, args: Request) -> No
             raise Error(refusal.format(command.name, server.aof.misconf))
 
 
+def _flags(client: Client, command: Command) -> frozenset[str]:
+    """Those of EXEC are of the commands that it would run, too."""
+    inside = client.transaction.queue if command.name == "exec" and client.transaction else ()
+    return command.flags.union(*(row.flags for row, _ in inside))
+
+
 def _writes(client: Client, command: Command) -> bool:
     """Whether the command may write. PING is refused with them, so that whoever watches a server notices."""
-    inside = client.transaction.queue if command.name == "exec" and client.transaction else ()
-    return "write" in command.flags or command.name == "ping" or any("write" in row.flags for row, _ in inside)
+    return command.name == "ping" or "write" in _flags(client, command)
 
 
 def _grows(client: Client, command: Command) -> bool:
-    """Whether the command may need more memory; what waits for EXEC is kept, too. Redis: is_denyoom_command."""
-    transaction = client.transaction
-    if command.name in IMMEDIATE or not (transaction and transaction.open):
-        inside = transaction.queue if command.name == "exec" and transaction else ()
-        return "denyoom" in command.flags or any("denyoom" in row.flags for row, _ in inside)
-    return True
+    """Whether the command may need more memory, as does a queue for EXEC. Redis: is_denyoom_command."""
+    queued = client.transaction and client.transaction.open and command.name not in ENDS_MULTI
+    return bool(queued) or "denyoom" in _flags(client, command)
 
 
 def allows_debug(server: Server, client: Client) -> bool:

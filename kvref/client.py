@@ -110,6 +110,11 @@ class Client:
         """Bytes that came in and are not parsed yet."""
         return self.parser.size if self.parser else 0
 
+    @property
+    def memory(self) -> int:
+        """Bytes that are held for it: unparsed, queued for EXEC, unsent."""
+        return self.query_size + (self.transaction.size if self.transaction else 0) + self.output_size
+
     def select(self, index: int) -> None:
         """Use another database from now on. Only within a call of this client."""
         self.db = self.server.call.db = self.server.databases[index]

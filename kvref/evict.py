@@ -23,7 +23,8 @@ and the minute in which it was last looked at. The counter is *logarithmic*: the
 to raise it, so that 255 stands for some 300,000 uses; and each `lfu-decay-time` minutes take one away.
 
 Redis: evict.c (performEvictions, evictionPoolPopulate, LFULogIncr, LFUDecrAndReturn). Simpler here: the clock of LRU
-runs in milliseconds and never around (Redis: 24 bits of seconds in each object).
+runs in milliseconds and never around (Redis: 24 bits of seconds in each object). For Redis a COPY or MOVE that is
+refused has used the key that was in its way, and a BLMOVE its keys once more.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ POOL_SIZE: Final = 16
 LOOK_AT_CLOCK: Final = 16           # evictions between two looks at the clock
 LFU_START: Final = 5                # of a new key: it is to have a chance
 LFU_MAX: Final = 255
+IDLE_MAX_S: Final = 2**24 - 1       # a dump may say anything; Redis's clock knows no more
 MINUTE_US: Final = 60_000_000
 
 
@@ -50,24 +52,25 @@ class Tracking(Call):
     __slots__ = ()
 
     def read(self, key: bytes, kind: type | None = None) -> Any:
-        value = Call.read(self, key, kind)
-        if value is not None:
-            self.server.eviction.used(self.db, key)
-        return value
+        self._use(key)
+        return Call.read(self, key, kind)
 
     def lookup(self, key: bytes, kind: type | None = None) -> Any:
-        value = Call.lookup(self, key, kind)
-        if value is not None:
-            self.server.eviction.used(self.db, key)
-        return value
+        self._use(key)
+        return Call.lookup(self, key, kind)
+
+    def put(self, key: bytes, value: Any, event: str) -> None:
+        self._use(key)
+        Call.put(self, key, value, event)
 
     def peek(self, key: bytes) -> Any:
         return Call.read(self, key)
 
-    def put(self, key: bytes, value: Any, event: str) -> None:
-        if key in self.db.values:
+    def _use(self, key: bytes) -> None:
+        """Also where the value is of another kind than the command wants; but not while a child saves: to note it would
+        copy memory that both share."""
+        if not self.server.children and self.db.find(key, self.now_ms) is not None:
             self.server.eviction.used(self.db, key)
-        Call.put(self, key, value, event)
 
 
 class Eviction:
@@ -78,10 +81,11 @@ class Eviction:
         self.limit = 0                                  # bytes; 0: none
         self.over = False                               # more is used than that, as far as one knows
         self.out_of_memory = False                      # ... and nothing can be done about it
+        self.over_since_us: int | None = None           # None: it is not
+        self.kind = ""                                  # of the policy: "lru" and "lfu" need to know the use of keys
         self.pool: list[tuple[int, int, bytes]] = []    # (how bad, index of the database, key), the worst last
         self._next_db = 0
         self._timer: int | None = None                  # room is still to be made
-        self._note: Callable[[], int] | None = None     # what is noted of a key that is new
         server.config.on_change("maxmemory", self._limit_changed)
         server.config.on_change("maxmemory-policy", self.follow)
 
@@ -90,24 +94,22 @@ class Eviction:
     def follow(self) -> None:
         """maxmemory or its policy are what they are now. Redis: updateMaxmemory."""
         server, config = self.server, self.server.config
-        policy = config.maxmemory_policy
-        note = self._now_ms if "lru" in policy else self._new_counter if "lfu" in policy else None
-        anew = note != self._note or bool(config.maxmemory) != bool(self.limit)
-        if note != self._note:
-            self._note = note
-            server.call.__class__ = Tracking if note else Call      # whoever holds it goes on with the same object
+        kind = next((kind for kind in ("lru", "lfu") if kind in config.maxmemory_policy), "")
+        anew = kind != self.kind or bool(config.maxmemory) != bool(self.limit)
+        if kind != self.kind:
+            self.kind = kind
+            server.call.__class__ = Tracking if kind else Call      # whoever holds it goes on with the same object
             for database in server.databases:
-                database.access = dict.fromkeys(database.values, note()) if note else None
+                database.access = dict.fromkeys(database.values, self._fresh()) if kind else None
         self.pool.clear()
         if self.tell in server.on_change:
             server.on_change.remove(self.tell)
-        if note or config.maxmemory:
+        if kind or config.maxmemory:
             server.on_change.append(self.tell)
         self.limit = config.maxmemory
         if anew:
             server.memory.count_anew()
-        self.over = bool(self.limit) and server.memory.used() > self.limit
-        self.out_of_memory = False
+        self.over, self.out_of_memory = server.memory.used() > self.limit > 0, False
 
     def _limit_changed(self) -> None:
         """CONFIG SET maxmemory."""
@@ -121,33 +123,22 @@ class Eviction:
 
     def tell(self, database: Database, key: bytes, event: str) -> None:
         """A key is new, or has changed, or has gone."""
-        if self.server.loading:
-            return                                      # `settle` will look at all of them
-        if event == "new":
-            if database.access is not None and self._note:
-                database.access[key] = self._note()
-            return
-        if database.access is not None and key not in database.values:
-            database.access.pop(key, None)
-        if self.limit:
-            memory = self.server.memory
-            memory.note(database, key)
+        access, memory = database.access, self.server.memory
+        if access is not None:
+            if event == "new" or event == "set" and self.kind == "lru":
+                access[key] = self._fresh()
+            elif key not in database.values:
+                access.pop(key, None)
+        if self.limit and event != "new" and not self.server.loading:
+            memory.total += database.ledger.note(database, key, self.server.call.args)      # type: ignore[union-attr]
             self.over = memory.total + memory.buffers > self.limit
-
-    def settle(self) -> None:
-        """A file has been loaded: note and count what has come."""
-        for database in self.server.databases:
-            if self._note and database.access is not None:
-                database.access = dict.fromkeys(database.values, self._note()) | database.access
-        if self.limit:
-            self.server.memory.count_anew()
 
     # ---- uses
 
     def used(self, database: Database, key: bytes) -> None:
         """Somebody has read or written it. Redis: lookupKey, updateLFU."""
         assert database.access is not None
-        if self._note == self._now_ms:
+        if self.kind == "lru":
             database.access[key] = self._now_ms()
             return
         counter = self.frequency(database, key)
@@ -170,16 +161,15 @@ class Eviction:
     @property
     def uses(self) -> Callable[[Database, bytes], tuple[str, int]] | None:
         """What a dump is to say of the use of keys: idle for so many seconds, or the counter. None: nothing."""
-        if self._note == self._now_ms:
-            return lambda database, key: ("idle", self.idle_ms(database, key) // 1000)
-        return (lambda database, key: ("frequency", self.frequency(database, key))) if self._note else None
+        return {"lru": lambda database, key: ("idle", self.idle_ms(database, key) // 1000),
+                "lfu": lambda database, key: ("frequency", self.frequency(database, key))}.get(self.kind)
 
-    def restore(self, database: Database, key: bytes, idle_s: int | None, frequency: int | None) -> None:
-        """What a dump says of the use of a key. Redis: objectSetLRUOrLFU."""
-        if self._note == self._now_ms and idle_s is not None:
-            database.access[key] = self._now_ms() - idle_s * 1000                   # type: ignore[index]
-        elif self._note == self._new_counter and frequency is not None:
-            database.access[key] = self._minute() << 8 | frequency                  # type: ignore[index]
+    def restore(self, database: Database, key: bytes, idle_s: int | None = None,
+                frequency: int | None = None) -> None:
+        """A key has come from a dump, which may say how it was used. Redis: objectSetLRUOrLFU."""
+        if database.access is not None:
+            database.access[key] = (self._now_ms() - min(idle_s or 0, IDLE_MAX_S) * 1000 if self.kind == "lru" else
+                                    self._minute() << 8 | (LFU_START if frequency is None else frequency))
 
     def _now_ms(self) -> int:
         return self.server.now_us // 1000
@@ -187,8 +177,9 @@ class Eviction:
     def _minute(self) -> int:
         return self.server.now_us // MINUTE_US
 
-    def _new_counter(self) -> int:
-        return self._minute() << 8 | LFU_START
+    def _fresh(self) -> int:
+        """What is noted of a new key."""
+        return self._now_ms() if self.kind == "lru" else self._minute() << 8 | LFU_START
 
     # ---- room
 
@@ -197,15 +188,24 @@ class Eviction:
 
         Redis: performEvictions.
         """
-        server, config = self.server, self.server.config
-        memory, self.out_of_memory = server.memory, False
-        self.over = memory.used() > self.limit > 0
-        if not self.over or server.loading:
-            return True
-        end_us = server.clock.monotonic_us() + time_limit_us(config.maxmemory_eviction_tenacity)
-        count = 0
+        server = self.server
+        self.out_of_memory = False
+        self.over = server.memory.used() > self.limit > 0
+        done = not self.over or bool(server.loading) or self._evict_some()
+        if self.over == (self.over_since_us is None):
+            server.stats.total_eviction_exceeded_us += self.over_us()
+            self.over_since_us = server.clock.monotonic_us() if self.over else None
+        return done
+
+    def over_us(self) -> int:
+        """For how long more has been used than may be."""
+        return 0 if self.over_since_us is None else self.server.clock.monotonic_us() - self.over_since_us
+
+    def _evict_some(self) -> bool:
+        server, count = self.server, 0
+        end_us = server.clock.monotonic_us() + time_limit_us(server.config.maxmemory_eviction_tenacity)
         while self.over:
-            place = None if config.maxmemory_policy == "noeviction" else self._worst()
+            place = None if server.config.maxmemory_policy == "noeviction" else self._worst()
             if place is None:
                 self.out_of_memory = True
                 return True

@@ -11,8 +11,8 @@ Interface:
   - Memory                       used_memory, and what INFO says of it
 
 A value of up to FEW elements is counted anew with each change. A larger one is not: what a change brings is added, and
-once an eighth of it may have changed it is counted anew. So it is never counted for less than it is, and what was
-taken out of it may count a little longer.
+once an eighth of its elements or of its bytes may have changed it is counted anew. So it is never counted for less than
+it is, and what was taken out of it may count a little longer.
 
 Without `maxmemory` nobody keeps a ledger: writing is as fast as if there were no such module. Then INFO counts
 the SAMPLE first keys of a database, and takes them for the mean.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PLACE: Final = 40                   # bytes of an entry in a large table, on average
 NUMBER: Final = 32                  # an int or a float
+DEADLINE: Final = PLACE + NUMBER
 NODE: Final = 80                    # of a skip list; a member has 4/3 of them on average
 FEW: Final = 64                     # elements that are counted anew with each change
 SAMPLE: Final = 1000                # keys that stand for all where there is no ledger
@@ -97,29 +98,32 @@ def size_of_entry(database: Database) -> int:
 
 def size_of(database: Database, key: bytes, samples: int = 0) -> int:
     """A key that is there, with its value and all that the server keeps about it, in bytes."""
-    deadline = PLACE + NUMBER if key in database.deadlines else 0
+    deadline = DEADLINE if key in database.deadlines else 0
     return size_of_entry(database) + deadline + size_of_text(key) + size_of_value(database.values[key], samples)
 
 
 class Counted:
     """A large value, between two counts."""
 
-    __slots__ = ("value", "size", "length", "changes_left")
+    __slots__ = ("value", "size", "length", "changes_left", "bytes_left")
 
     def __init__(self, value: Any, size: int) -> None:
         self.value, self.size, self.length = value, size, len(value)
-        self.changes_left = self.length // 8
+        self.changes_left, self.bytes_left = self.length // 8, size // 8
 
     def changed(self, value: Any, brought: list[bytes]) -> bool:
         """Add what a command may have brought; False: it is time to count anew."""
         before, self.length = self.length, len(value)
         more = self.length - before
+        if type(value) is Hash and len(brought) == 2:   # HINCRBYFLOAT: the sum may be longer than what was added
+            brought = [brought[0], value.get(brought[0], brought[1])]
+        came = sum(map(size_of_text, brought))
         self.changes_left -= max(1, abs(more), len(brought))
-        if value is not self.value or self.changes_left < 0:
+        self.bytes_left -= came
+        if value is not self.value or min(self.changes_left, self.bytes_left) < 0:
             return False
         shape = SHAPES[type(value)]
-        self.size += shape.each * more + shape.table(self.length) - shape.table(before)
-        self.size += sum(map(size_of_text, brought))
+        self.size += shape.each * more + shape.table(self.length) - shape.table(before) + came
         if more > 0 and type(value) is deque:           # LMOVE brings what no argument says: it lies at one of the ends
             self.size += more * max(size_of_text(value[0]), size_of_text(value[-1]))
         return True
@@ -138,19 +142,19 @@ class Ledger:
         self.sizes.clear()
         self.total = 0
 
-    def note(self, database: Database, key: bytes, brought: list[bytes]) -> int:
-        """The key has changed, and a command has `brought` these arguments; by how much the total has grown."""
+    def note(self, database: Database, key: bytes, args: list[bytes]) -> int:
+        """A command with these arguments has changed the key; by how much the total has grown."""
         old = self.sizes.get(key, 0)
         before = old if type(old) is int else old.size          # type: ignore[union-attr]
         value = database.values.get(key)
         if value is None:
             self.sizes.pop(key, None)
             size = 0
-        elif type(old) is Counted and old.changed(value, brought):
+        elif type(old) is Counted and old.changed(value, args[2:]):
             size = old.size
         else:
-            size = size_of(database, key)
             large = type(value) is not bytes and len(value) > FEW
+            size = size_of(database, key) + large * DEADLINE    # where no count may follow, as if it had one
             self.sizes[key] = Counted(value, size) if large else size
         self.total += size - before
         return size - before
@@ -174,13 +178,10 @@ class Memory:
                     ledger.note(database, key, NO_ARGS)
         self.used()
 
-    def note(self, database: Database, key: bytes) -> None:
-        """A key has changed; only while there are ledgers."""
-        assert database.ledger is not None
-        self.total += database.ledger.note(database, key, self.server.call.args[2:])
-
     def used(self) -> int:
         """used_memory: what the keys count for, and the clients' buffers."""
+        if not self.server.config.maxmemory:
+            self.look_at_clients()              # nobody else does
         self.total = sum(map(self._of, self.server.databases))
         used = self.total + self.buffers
         self.peak = max(self.peak, used)
@@ -195,9 +196,9 @@ class Memory:
 
     def overhead(self) -> int:
         """What of it is neither a key nor a value."""
-        return self.buffers + sum(len(database) * size_of_entry(database) + len(database.deadlines) * (PLACE + NUMBER)
+        return self.buffers + sum(len(database) * size_of_entry(database) + len(database.deadlines) * DEADLINE
                                   for database in self.server.databases)
 
     def look_at_clients(self) -> None:
-        """Ten times a second: what has come in and is not yet a request, what is to go out and is not yet taken."""
-        self.buffers = sum(client.query_size + client.output_size for client in self.server.clients.values())
+        """Ten times a second: what waits to be parsed, to be run by EXEC, to be sent."""
+        self.buffers = sum(client.memory for client in self.server.clients.values())

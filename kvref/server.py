@@ -556,7 +556,7 @@ class Server:
     def reset_stats(self) -> None:
         """CONFIG RESETSTAT."""
         self.stats.reset()
-        self.snapshots.saves = 0
+        self.snapshots.saves, self.eviction.over_since_us = 0, None
         self.expiry.stale_percent, self.expiry.time_cap_reached = 0.0, 0
         for command in rows(self.commands):
             command.calls = command.nsec = command.rejected = command.failed = 0

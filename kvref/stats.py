@@ -29,6 +29,7 @@ class Stats:
     rejected_connections: int = 0
     expired_keys: int = 0
     evicted_keys: int = 0
+    total_eviction_exceeded_us: int = 0
     keyspace_hits: int = 0
     keyspace_misses: int = 0
     total_error_replies: int = 0

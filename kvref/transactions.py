@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kvref.memory import size_of_text
 from kvref.resp import NO_REPLY, NULL_ARRAY, Error, Request
 
 if TYPE_CHECKING:
@@ -33,17 +34,19 @@ EXEC_REFUSED = "EXECABORT Transaction discarded because of: "       # ... and wh
 # What is done at once between MULTI and EXEC, everything else is queued.
 IMMEDIATE = {"exec", "discard", "multi", "watch", "quit", "reset"}
 
+QUEUED = 128                        # bytes of a list of words, and of its pair with the command
 Place = tuple[int, bytes]           # index of a database, key
 
 
 class Transaction:
     """One client's watched keys, and its queue from MULTI on."""
 
-    __slots__ = ("open", "queue", "broken", "changed", "watched")
+    __slots__ = ("open", "queue", "size", "broken", "changed", "watched")
 
     def __init__(self) -> None:
         self.open = False                           # MULTI was said
         self.queue: list[tuple[Command, Request]] = []
+        self.size = 0                               # bytes of the queue
         self.broken = False                         # a command could not be queued
         self.changed = False                        # a watched key has changed
         self.watched: dict[Place, bool] = {}        # whether its deadline had passed already when WATCH was said
@@ -52,6 +55,7 @@ class Transaction:
         """Queue a command, unless it will not be run anyway."""
         if not (self.broken or self.changed):
             self.queue.append((command, args))
+            self.size += QUEUED + sum(map(size_of_text, args))
 
 
 class Watches:

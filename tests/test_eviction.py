@@ -129,6 +129,80 @@ def test_the_uses_of_keys_are_carried_by_a_dump() -> None:
     assert 100 <= alice("OBJECT", "IDLETIME", "hot") <= 102
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lfu", "allkeys-lru"])
+@pytest.mark.parametrize("rewritten_under", ["", "noeviction", "allkeys-lfu"])
+def test_a_log_loads_under_any_policy_and_the_use_of_each_key_is_known_behind_it(policy: str,
+                                                                                rewritten_under: str) -> None:
+    world = World(seed=1)
+    world.start(appendonly="yes", maxmemory_policy=rewritten_under or policy)
+    alice = world.connect("alice")
+    for words in ("SET a 1", "RPUSH l x", "SET gone 1", "SET moved 1", "SET old 1"):
+        alice(*words.split())
+    if rewritten_under:
+        alice("BGREWRITEAOF")
+        world.run(ms=500)
+    for words in ("INCR a", "SET a 3", "RPUSH l y", "DEL gone", "RENAME old new", "MOVE moved 1", "SET late 1"):
+        alice(*words.split())
+    world.kill()
+    server = world.start(appendonly="yes", maxmemory_policy=policy)
+    for database in server.databases:
+        assert database.access is not None and database.access.keys() == database.values.keys()
+    assert server.databases[0].values.keys() == {b"a", b"l", b"new", b"late"}
+
+
+def test_while_a_child_saves_no_use_is_noted() -> None:
+    """It would copy memory that both share. What is written anew is fresh all the same."""
+    for policy in ("allkeys-lfu", "allkeys-lru"):
+        world = World(seed=1, child_step_us=500_000)
+        server = world.start(maxmemory_policy=policy, lfu_log_factor=0)
+        alice = world.connect("alice")
+        for key in ("read", "written"):
+            alice("SET", key, "x")
+        world.run(ms=5000)
+        alice("BGSAVE")
+        noted = dict(server.databases[0].access or {})
+        alice("GET", "read")
+        alice("SET", "written", "y")
+        alice("SET", "new", "z")
+        assert server.children
+        now = server.databases[0].access or {}
+        assert now[b"read"] == noted[b"read"] and b"new" in now
+        assert (now[b"written"] == noted[b"written"]) == (policy == "allkeys-lfu")
+        while server.children:
+            world.run(ms=500)
+        alice("GET", "read")
+        assert now[b"read"] > noted[b"read"]
+
+
+def test_a_dump_that_tells_of_an_endless_idle_time_can_be_saved_again() -> None:
+    world = World(seed=1)
+    server = world.start(maxmemory_policy="allkeys-lru")
+    alice = world.connect("alice")
+    alice("SET", "key", "x")
+    server.eviction.restore(server.databases[0], b"key", idle_s=2**64 - 1)
+    assert alice("SAVE") == "OK" and alice("OBJECT", "IDLETIME", "key") == 2**24 - 1
+
+
+def test_info_tells_for_how_long_more_was_used_than_may_be() -> None:
+    world = World(seed=1)
+    world.start()
+    alice = world.connect("alice")
+
+    def told() -> list[int]:
+        lines = dict(line.split(":", 1) for line in alice("INFO", "stats").decode().split("\r\n") if ":" in line)
+        return [int(lines[f"{which}_eviction_exceeded_time"]) for which in ("current", "total")]
+    alice("SET", "key", "x" * 1000)
+    alice("CONFIG", "SET", "maxmemory", 500)
+    alice("PING")
+    world.run(ms=3000)
+    assert told() == [pytest.approx(3000, abs=50)] * 2
+    alice("DEL", "key")
+    current, total = told()
+    assert current == 0 and total == pytest.approx(3000, abs=50)
+    alice("CONFIG", "RESETSTAT")
+    assert told() == [0, 0]
+
+
 def test_the_counter_decays_a_step_a_minute() -> None:
     world = World(seed=1)
     world.start(maxmemory_policy="allkeys-lfu", lfu_log_factor=0)

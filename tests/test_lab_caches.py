@@ -190,11 +190,14 @@ def test_a_desk_has_room_for_so_many_pages_and_not_for_one_more(policy: str, ttl
     assert len(desk.server.databases[0]) == 20 + over and len(desk.older) == bool(evicts)
 
 
-def test_the_counter_of_lfu_grows_with_the_logarithm_of_the_uses() -> None:
-    """As redis.conf has it: with a factor of 10, about 10 after 100 uses, 18 after 1,000; without, one for each use."""
+def test_the_counter_of_lfu_grows_with_the_square_root_of_the_uses() -> None:
+    """As redis.conf has it: with a factor of 10, about 10 after 100 uses, 18 after 1,000; without, one for each use.
+
+    A use counts with a chance of 1 in 1 + factor * (count - 5), so n uses lift it by the root of 2n/factor above 5."""
     assert caches.counters(0, [1, 10, 100, 1_000]) == [6, 15, 105, 255]
     hundred, thousand, many = caches.counters(10, [100, 1_000, 10_000])
     assert 8 <= hundred <= 12 and 16 <= thousand <= 23 and 45 <= many <= 60
+    assert (many - 5) / (thousand - 5) == pytest.approx(10 ** 0.5, rel=0.2)
     assert caches.counters(100, [1_000])[0] < thousand < caches.counters(1, [1_000])[0]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import kvref
 from kvref.command_table import table
 from kvref.memory import FEW, SAMPLE, size_of, size_of_value
-from kvref.sim import World
+from kvref.sim import ReplyError, World
 from tests.grammar import Author
 
 TOLERANCE = 0.15
@@ -58,20 +58,48 @@ def counted(server: Any) -> int:
     return sum(size_of(database, key) for database in server.databases for key in database.values)
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["allkeys-lru", "volatile-lfu", "noeviction"]))
+KEYS = "s1 l1 l2 h1 t1 t2 z1 z2".split()
+SPECIAL = [words.split() for words in (
+    "MULTI", "EXEC", "EXEC", "DISCARD", "RESET", "SWAPDB 0 1", "SELECT 1", "SELECT 0", "DEBUG RELOAD", "DEBUG LOADAOF",
+    "BLPOP KEY KEY 1", "BLMOVE KEY KEY LEFT RIGHT 1", "BLMPOP 1 2 KEY KEY LEFT COUNT 3", "BZPOPMIN KEY 1",
+    "PEXPIRE KEY 20", "PEXPIRE KEY 300", "EXPIRE KEY 100", "SET KEY v PX 20", "GETEX KEY PX 10", "SORT KEY BY x STORE KEY",
+    "CONFIG SET maxmemory 0", "CONFIG SET maxmemory 1gb", "CONFIG SET maxmemory 20kb", "BGSAVE",
+    "CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory-policy volatile-lfu", "RESTORE KEY 50 DUMP REPLACE",
+    "RESTORE KEY 0 DUMP FREQ 9", "HINCRBYFLOAT KEY f 1e300", "RPUSH KEY" + " e" * 150, "SADD KEY " + " ".join(map(str, range(150))),
+    "SMOVE KEY KEY 5")]
+DUMP = b"\x00\x01x\n\x00\"\x80\x86_\xbd\xe8H\xd0"
+
+
+@given(st.integers(0, 10**6), st.sampled_from(["allkeys-lru", "volatile-lfu", "noeviction", "volatile-ttl"]))
 def test_the_ledger_is_the_sum_of_all_keys_after_any_commands(seed: int, policy: str) -> None:
-    author = Author(random.Random(seed), frozenset(name.decode() for name in table() if name.islower()))
+    """And what is noted of uses is noted of the keys that there are."""
+    dice = random.Random(seed)
+    author = Author(dice, frozenset(name.decode() for name in table() if name.islower()))
     world = World(seed=seed)
-    server = world.start(maxmemory="1gb", maxmemory_policy=policy)
-    alice = world.connect("alice")
+    directives = {"maxmemory": "1gb", "maxmemory_policy": policy, "appendonly": "yes", "enable_debug_command": "yes"}
+    server = world.start(**directives)
+    clients = [world.connect("alice"), world.connect("bob")]
+
+    def check() -> None:
+        for database in server.databases:
+            assert database.access is None or database.access.keys() == database.values.keys()
+            if ledger := database.ledger:
+                assert ledger.sizes.keys() == database.values.keys()
+                sizes = {key: size if isinstance(size, int) else size.size for key, size in ledger.sizes.items()}
+                assert ledger.total == sum(sizes.values())
+                for key, size in ledger.sizes.items():
+                    real = size_of(database, key)
+                    assert size == real if isinstance(size, int) else size.size >= real, key
+        assert server.memory.used() >= server.memory.buffers >= 0
     for command in [*author.opening(), *(author.command() for _ in range(80))]:
-        alice.send(*command.words)
-        world.run(ms=1)
-    for database in server.databases:
-        assert database.ledger and database.ledger.sizes.keys() == database.values.keys()
-        for key, size in database.ledger.sizes.items():
-            assert not isinstance(size, int) or size == size_of(database, key)
-    assert server.memory.used() - server.memory.buffers >= counted(server) > 0
+        words = command.words if dice.random() < 0.75 else [
+            {"KEY": dice.choice(KEYS), "DUMP": DUMP}.get(word, word) for word in dice.choice(SPECIAL)]
+        dice.choice(clients).send(*words)
+        world.run(ms=dice.choice((1, 1, 1, 30)))
+        check()
+    world.kill()
+    server = world.start(**directives)
+    check()
 
 
 def test_what_is_large_is_never_counted_for_less_and_hardly_for_more() -> None:
@@ -96,6 +124,42 @@ def test_what_is_large_is_never_counted_for_less_and_hardly_for_more() -> None:
     assert max(map(len, server.databases[0].values.values())) > 3 * FEW and 1 < most < 1.25, most
 
 
+def test_one_large_field_that_is_written_over_and_over_counts_once() -> None:
+    world = World(seed=1)
+    server = world.start(maxmemory="1gb")
+    alice = world.connect("alice")
+    alice("HSET", "hash", *(word for n in range(2000) for word in (f"f{n}", "v")))
+    for _ in range(100):
+        alice("HSET", "hash", "blob", "x" * 100_000)
+        assert server.memory.used() - server.memory.buffers < 1.3 * counted(server)
+
+
+def test_what_no_argument_says_counts_too() -> None:
+    """A deadline; and a sum that is longer than what was added."""
+    world = World(seed=1)
+    server = world.start(maxmemory="1gb")
+    alice = world.connect("alice")
+    alice("HSET", "hash", *(word for n in range(1000) for word in (f"f{n}", "v")))
+    alice("EXPIRE", "hash", "1000")
+    assert server.memory.used() - server.memory.buffers >= counted(server)
+    for n in range(50):
+        alice("HINCRBYFLOAT", "hash", f"sum{n}", "1e300")
+        assert server.memory.used() - server.memory.buffers >= counted(server)
+
+
+def test_a_command_of_many_keys_does_not_copy_its_arguments_for_each_of_them() -> None:
+    class Words(list[bytes]):
+        def __getitem__(self, at: Any) -> Any:
+            assert not isinstance(at, slice)
+            return super().__getitem__(at)
+    world = World(seed=1)
+    server = world.start(maxmemory="1gb")
+    server.databases[0].set(b"key", b"value")
+    server.call.args = Words([b"MSET", b"key", b"value"])
+    server.eviction.tell(server.databases[0], b"key", "set")
+    assert server.memory.total == counted(server) > 0
+
+
 def test_a_small_sample_stands_for_a_large_value_and_none_for_all() -> None:
     value = deque([b"x" * 100] * 1000)
     assert size_of_value(value, samples=5) == size_of_value(value)
@@ -114,6 +178,37 @@ def test_the_buffers_of_clients_count() -> None:
     world.run(ms=200)
     assert int(info(alice)["used_memory"]) - before == pytest.approx(50_000, abs=100)
     assert server.memory.overhead() > 50_000
+
+
+def test_what_waits_for_exec_counts_and_is_refused_in_the_end() -> None:
+    world = World(seed=1)
+    server = world.start(maxmemory="100kb")
+    alice, bob = world.connect("alice"), world.connect("bob")
+    bob("MULTI")
+    for _ in range(9):
+        assert bob("SET", "page", "x" * 10_000) == "QUEUED"
+        world.run(ms=200)
+    assert 90_000 < server.memory.buffers < 100_000
+    assert bob("SET", "page", "x" * 20_000) == "QUEUED"
+    world.run(ms=200)
+    with pytest.raises(ReplyError, match="OOM"):
+        bob("GET", "page")
+    bob("DISCARD")
+    world.run(ms=200)
+    assert server.memory.buffers < 1000 and alice("SET", "a", "b") == "OK"
+
+
+def test_buffers_are_looked_at_without_maxmemory_too_and_forgotten_when_they_are_gone() -> None:
+    world = World(seed=1)
+    world.start(maxmemory="1gb")
+    alice, bob = world.connect("alice"), world.connect("bob")
+    bob.send_bytes(b"*2\r\n$4\r\nECHO\r\n$100000\r\n" + b"x" * 50_000)
+    world.run(ms=200)
+    alice("CONFIG", "SET", "maxmemory", "0")
+    assert int(info(alice)["mem_clients_normal"]) >= 50_000
+    bob.send_bytes(b"x" * 50_000 + b"\r\n")
+    world.run(ms=200)
+    assert int(info(alice)["used_memory"]) < 1000
 
 
 def test_without_maxmemory_the_first_keys_stand_for_all() -> None:

@@ -37,7 +37,7 @@ def _wait(call: Call, timeout: bytes, keys: list[bytes], kind: type, pop: Pop, n
             return reply
 
     def retry(call: Call, key: bytes) -> Any:
-        return pop(call, key) if type(call.db.values.get(key)) is kind and call.lookup(key) is not None else BLOCKED
+        return pop(call, key) if type(call.db.find(key, call.now_ms)) is kind else BLOCKED
     return call.block(keys, deadline_ms, retry, nothing)
 
 

@@ -170,7 +170,7 @@ def _number(call: Call) -> bytes:
 
 def _store(call: Call, text: bytes, event: str) -> None:
     _, key, field, _ = call.args
-    call.lookup_or_new(key, Hash).put(field, text)
+    (call.db.values.get(key) or call.lookup_or_new(key, Hash)).put(field, text)     # `_number` has looked it up
     call.changed(key, event)
 
 

@@ -42,7 +42,7 @@ def _uptime_s(server: Server) -> int:
 
 
 def _used(server: Server) -> int:
-    return server.memory.used()
+    return server.memory.total + server.memory.buffers
 
 
 def _resident(server: Server) -> int:
@@ -77,12 +77,12 @@ CLIENTS: Fields = {
 }
 
 MEMORY: Fields = {
-    "used_memory": _used,
+    "used_memory": lambda s: s.memory.used(),               # counts; those below take what it has found
     "used_memory_human": lambda s: human(_used(s)),
     "used_memory_rss": _resident,
     "used_memory_rss_human": lambda s: human(_resident(s)),
-    "used_memory_peak": lambda s: max(s.memory.peak, _used(s)),
-    "used_memory_peak_human": lambda s: human(max(s.memory.peak, _used(s))),
+    "used_memory_peak": lambda s: s.memory.peak,
+    "used_memory_peak_human": lambda s: human(s.memory.peak),
     "used_memory_overhead": lambda s: s.memory.overhead(),
     "used_memory_startup": lambda s: 0,
     "used_memory_dataset": lambda s: _used(s) - s.memory.overhead(),
@@ -167,6 +167,8 @@ STATS: Fields = {
     "expired_stale_perc": lambda s: f"{s.expiry.stale_percent:.2f}",
     "expired_time_cap_reached_count": lambda s: s.expiry.time_cap_reached,
     "evicted_keys": _stat("evicted_keys"),
+    "total_eviction_exceeded_time": lambda s: (s.stats.total_eviction_exceeded_us + s.eviction.over_us()) // 1000,
+    "current_eviction_exceeded_time": lambda s: s.eviction.over_us() // 1000,
     "keyspace_hits": _stat("keyspace_hits"),
     "keyspace_misses": _stat("keyspace_misses"),
     "pubsub_channels": lambda s: len(s.pubsub.channels),

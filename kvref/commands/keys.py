@@ -346,7 +346,8 @@ def object_refcount(call: Call) -> int | None:
     value = call.peek(call.args[2])
     if value is None:
         return None
-    number = parse_int(value) if type(value) is bytes else None
+    each_for_itself = call.server.eviction.limit and call.server.eviction.kind      # each with its own use
+    number = parse_int(value) if type(value) is bytes and not each_for_itself else None
     return INT32_MAX if number is not None and 0 <= number < SHARED_INTEGERS else 1
 
 
@@ -358,7 +359,7 @@ def object_idletime(call: Call) -> int | None:
     "Seconds since the key was last used; 0 unless an LRU policy has it noted."
     if call.peek(call.args[2]) is None:
         return None
-    if "lfu" in call.server.config.maxmemory_policy:
+    if call.server.eviction.kind == "lfu":
         raise Error("ERR An LFU maxmemory policy is selected, idle time not tracked." + SWITCHING)
     return call.server.eviction.idle_ms(call.db, call.args[2]) // 1000
 
@@ -368,7 +369,7 @@ def object_freq(call: Call) -> int | None:
     "How often the key is used, on a logarithmic scale up to 255; counted under an LFU policy only."
     if call.peek(call.args[2]) is None:
         return None
-    if "lfu" not in call.server.config.maxmemory_policy:
+    if call.server.eviction.kind != "lfu":
         raise Error("ERR An LFU maxmemory policy is not selected, access frequency not tracked." + SWITCHING)
     return call.server.eviction.frequency(call.db, call.args[2])
 

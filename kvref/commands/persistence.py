@@ -164,7 +164,7 @@ def restore(call: Call) -> str:
             call.log_as((*call.args[:2], b"%d" % deadline_ms, *call.args[3:], b"ABSTTL"))
     call.changed(key, "restore")
     word, number = found.get("use", (b"", None))
-    call.server.eviction.restore(call.db, key, *((number, None) if word == b"IDLETIME" else (None, number)))
+    call.server.eviction.restore(call.db, key, **{"idle_s" if word == b"IDLETIME" else "frequency": number})
     return OK
 
 

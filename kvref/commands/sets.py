@@ -78,7 +78,7 @@ def smove(call: Call) -> int:
         return 0
     call.changed(source, "srem")
     call.drop_if_empty(source, have)
-    if call.lookup_or_new(target, Members).put(member, None):
+    if (other or call.lookup_or_new(target, Members)).put(member, None):
         call.changed(target, "sadd")
     return 1
 

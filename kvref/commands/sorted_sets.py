@@ -88,7 +88,7 @@ def _add(call: Call, words: set[bytes]) -> int | float | None:
     rules = _rules(words, len(args) - at) if words or len(args) % 2 else []
     scores = [double(text) for text in args[at::2]]
     key, is_sum = args[1], b"INCR" in words
-    if b"XX" in words and call.lookup(key, SortedSet) is None:
+    if b"XX" in words and call.db.find(key, call.now_ms) is None:
         return None if is_sum else 0
     value = call.lookup_or_new(key, SortedSet)
     call.touch(len(scores))

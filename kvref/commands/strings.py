@@ -94,8 +94,9 @@ def _set_with_options(call: Call) -> Any:
     word, amount = found.get("deadline", NOT_GIVEN)
     deadline = _instant(call, word, amount) if word in UNITS else None
     wants_old = "reply" in found
-    old = call.read(key, bytes) if wants_old else call.lookup(key)
-    if "condition" in found and (old is None) != (found["condition"][0] == b"NX"):
+    old = call.read(key, bytes) if wants_old else None
+    is_new = call.lookup(key) is None
+    if "condition" in found and is_new != (found["condition"][0] == b"NX"):
         return old if wants_old else None
     _put(call, key, value, deadline, keep_deadline=word == b"KEEPTTL")
     if deadline is not None:
@@ -155,6 +156,7 @@ def getset(call: Call) -> Any:
     "Write a string and answer with the one before it."
     _, key, value = call.args
     old = call.read(key, bytes)
+    call.lookup(key)                        # for OBJECT FREQ these are two uses
     _put(call, key, value)
     call.log_as((b"SET", key, value))
     return old

@@ -261,17 +261,18 @@ def rate_table(rates: Rates) -> Table:
 
 
 def panels(rates: Rates, claim: str) -> None:
-    """Hit rate against memory, a panel for each workload. What is exact is dashed, and the optimum is black."""
-    with figure(claim, "", "", height=3.3, width=11) as axes:
+    """Hit rate against memory, a panel for each workload. What is exact is dashed, on top; the optimum is black."""
+    with figure(claim, "", "", height=4, width=11) as axes:
         drawing = axes.figure
         drawing.suptitle(claim, x=0.01, ha="left", fontsize=12)
         axes.remove()
         row = drawing.subplots(1, len(rates), sharex=True, sharey=True, squeeze=False)[0]
         for panel, (workload, rows) in zip(row, rates.items()):
             for policy, line in rows.items():
-                panel.plot(list(line), [100 * rate for rate in line.values()], label=policy, **ink(policy))
+                panel.plot(list(line), [100 * rate for rate in line.values()], label=policy, markersize=5,
+                           zorder=3 if policy in MODELS else 2, **ink(policy))
             panel.set_title(workload, fontsize=10)
-            panel.set(ylim=(0, 100), xlabel="memory (pages)", xticks=list(line))
+            panel.set(ylim=(-2, 100), xlabel="memory (pages)", xticks=list(line))       # 0 is seen above the axis
         row[0].set_ylabel("hit rate (%)")
         drawing.legend(*row[0].get_legend_handles_labels(), loc="outside right center")
 
@@ -300,10 +301,20 @@ class Slow:
 class Rush(NamedTuple):
     """What a crowd of visitors has cost."""
 
-    calls: int                  # that reached the database
-    most: int                   # of them at once
-    per_second: list[int]       # calls of the database in each second
+    asked: list[float]          # when the database was asked, in ms
+    most: int                   # of these calls at once
+    seconds: int                # that the crowd came for
     waits: list[tuple[float, float]]        # of each visitor: when he came, and how long he waited, in ms
+
+    @property
+    def calls(self) -> int:
+        return len(self.asked)
+
+    @property
+    def per_second(self) -> list[int]:
+        """Calls of the database in each second."""
+        counts = Counter(int(ms // 1000) for ms in self.asked)
+        return [counts[second] for second in range(self.seconds)]
 
     @property
     def longest_ms(self) -> int:
@@ -334,5 +345,4 @@ def rush(visit: Callable[[Any, Slow, str], Visit], *, pages: int = 1, seconds: i
             waits.append((came[number], now_ms() - came[number]))
         else:
             heapq.heappush(visits, (now_ms() + pause, number, visitor))
-    asked = Counter(int(at // 1000) for at in database.asked)
-    return Rush(len(database.asked), database.most, [asked[second] for second in range(seconds)], waits)
+    return Rush(database.asked, database.most, seconds, waits)

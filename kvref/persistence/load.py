@@ -160,7 +160,7 @@ def log(server: Server, paths: list[str], serving: bool = True) -> None:
         server.loading = None
         for database in server.databases:
             database.frozen = False
-        server.eviction.settle()
+        server.memory.count_anew()
         call.args, call.effects = NO_ARGS, None
         server.dirty = call.hits = call.misses = 0
     loading.loaded, loading.keys = total, sum(map(len, server.databases))
@@ -266,7 +266,7 @@ def snapshot(server: Server, path: str, serving: bool = True) -> None:
         raise
     finally:
         server.loading = None
-        server.eviction.settle()
+        server.memory.count_anew()
         server.disk.close(file)
     server.last_load = loading
     loading.loaded = loading.total
