@@ -78,6 +78,7 @@ class Line(Noted):
             if clock.monotonic_us() >= until_us:
                 raise TimeoutError("timed out")
             self.world.step()
+            self.world.settle()                         # a reply leaves, and it is known when it will be here
 
     def settimeout(self, timeout_s: float | None) -> None:
         self.timeout_s = timeout_s
@@ -128,7 +129,7 @@ def _through(client: Any, connect: Callable[[Any], Noted]) -> Any:
 
     def _connect(connection: Any) -> Noted:
         client.lines.append(connect(connection))
-        return client.lines[-1]                         # type: ignore[no-any-return]
+        return client.lines[-1]
     pool = client.connection_pool
     pool.connection_class = type("Connection", (pool.connection_class,), {"_connect": _connect})
     return client
