@@ -53,9 +53,9 @@ def handshake(solution: Any) -> None:
             raise Wrong(f"handshake({options}) names {unknown[0]!r}, which is none of {', '.join(NAMES)}.")
         if list(found) != right:
             at = next((at for at, pair in enumerate(zip(found, right)) if pair[0] != pair[1]), min(len(found), len(right)))
-            yours, its = ((names[at] if at < len(names) else "your command") for names in (list(found), right))
-            raise Wrong(f"handshake({options}): as request number {at + 1} you have {yours}, and redis-py has "
-                        f"{'another one' if its != 'your command' else 'nothing more to say first'}.")
+            yours = f"have {found[at]}" if at < len(found) else "have no more"
+            its = "another one" if at < len(right) else "nothing more to say before your command"
+            raise Wrong(f"handshake({options}): as request number {at + 1} you {yours}, and redis-py has {its}.")
 
 
 # ---- 2 -------------------------------------------------------------------------------------------
