@@ -4,11 +4,11 @@
     client.hset("user:1", "name", "ann")
     client.lines[0].dialogue()              every request and its reply, from the handshake on
 
-redis-py asks little of a socket, and `Line` has all of that. Whatever is above it is the library's own: handshake, pool,
-retries, parsers. Time is the world's: who waits for a reply lets it pass.
+redis-py asks little of a socket, and `Line` has all of that. Whatever is above it is the library's own: handshake,
+pool, retries, parsers. Time is the world's: who waits for a reply lets it pass.
 
 Interface:
-  - redis_py(world, line=Line, **options)   a redis.Redis with these options; `.lines`: its connections, the oldest first
+  - redis_py(world, line=Line, **options)   a redis.Redis with these options; `.lines`: its connections, oldest first
   - Line(world, timeout_s)    what redis-py takes for a socket. Derive from it, and lose what you like
   - recorded(client)          the same `.lines` for a client on real sockets: each a Tape
   - Noted                     a Line or a Tape: .sent, .received (bytes), .dialogue()
