@@ -86,6 +86,14 @@ def test_a_server_that_has_gone_is_a_connection_error_and_the_next_command_conne
     assert r.ping() and len(r.lines) == 2
 
 
+def test_a_client_that_is_closed_hangs_up(world: World) -> None:
+    with redis_py(world) as r:
+        r.ping()
+        assert world.server and len(world.server.clients) == 1
+    world.settle()
+    assert not world.server.clients
+
+
 def play(r: Any) -> None:
     r.set("k", "v")
     r.hset("h", mapping={"a": 1})
