@@ -17,6 +17,7 @@ Interface:
   - timeline     Timeline: what the event loop did, as a table and as a figure
   - losses       what crashes have lost: tables, sawtooth, ECDF, frontier, outcomes
   - plug         kill -9 of real servers, and a count of what was lost
+  - clients      redis-py on a simulated computer, and a redis-server beside kvref
   - readme       the README's picture and table of losses
   - figures      figure: one look for all figures
   - modules      the map of the package, read from the package

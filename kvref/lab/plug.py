@@ -9,6 +9,7 @@ Interface:
   - trials(modes, n)                            a table: median and worst of n trials
   - MODES                                       those of kvref.sim.loss: the same modes, simulated and real
   - installed()                                 the programs that can be tried: "kvref", "redis-server"
+  - living(program, directives, output)         a server that is ready, and a connection, as long as a block
 
 A client writes `SET k:<n> <n>`, n = 0, 1, 2 ..., and notes when each OK came. *Lost* is a write with an OK that the
 restarted server does not have. SIGKILL goes to the server and its children at one instant, as in the simulated world.
@@ -146,7 +147,7 @@ def pull(program: str = "kvref", directives: Mapping[str, Any] = OFF, seconds: f
     moment, end = random.Random(seed).uniform(0.1, 1) * seconds, list[float]()
     with tempfile.TemporaryDirectory(prefix="kvref-plug-", ignore_cleanup_errors=True) as folder:
         words = {**directives, "dir": folder}
-        with _living(program, words, f"{folder}/first") as (server, sock):
+        with living(program, words, f"{folder}/first") as (server, sock):
             writer, begun = Writer(sock), time.monotonic()
             timer = Timer(moment, lambda: end.append(_kill(server)))
             timer.start()
@@ -158,7 +159,7 @@ def pull(program: str = "kvref", directives: Mapping[str, Any] = OFF, seconds: f
             if not end:
                 raise RuntimeError(f"{program} ended by itself: {server.log.strip()}")
             forks, since = _snapshots(server.log, time.time() - time.monotonic() + end[0])
-        with _living(program, words, f"{folder}/second") as (_, sock):
+        with living(program, words, f"{folder}/second") as (_, sock):
             found = Writer(sock).found(writer.sent)
     ages = [max(0.0, end[0] - when) for when in writer.times]
     lost = [age for age, is_there in zip(ages, found) if not is_there]
@@ -167,7 +168,7 @@ def pull(program: str = "kvref", directives: Mapping[str, Any] = OFF, seconds: f
 
 
 @contextmanager
-def _living(program: str, directives: Mapping[str, Any], output: str) -> Iterator[tuple[RunningServer, socket.socket]]:
+def living(program: str, directives: Mapping[str, Any], output: str) -> Iterator[tuple[RunningServer, socket.socket]]:
     """A server that has loaded what there is, and a connection; at the end, the end of all its processes."""
     for attempt in range(PORTS):
         server = PROGRAMS[program](dict(directives), Path(output))
