@@ -23,7 +23,7 @@ from urllib.parse import quote
 FIRST = "00-start-here.ipynb"
 PROGRESS = {"version": 1, "answers": {}}        # the reader's own answers; they never leave this computer
 PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}    # it would ask about news
-LEFT_OUT = ("solutions", "answers", "exercises", ".ipynb_checkpoints", "__pycache__")
+LEFT_OUT = ("solutions", "answers", "exercises", "teaching.md", ".ipynb_checkpoints", "__pycache__")
 
 
 class LabError(Exception):
