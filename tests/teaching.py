@@ -155,9 +155,10 @@ def overview() -> str:
         minutes = [exercise.minutes for exercise in chapter.exercises]
         rows.append((chapter.link, chapter.minutes, chapter.estimate, f"{chapter.words:,}", chapter.cells,
                      len(chapter.predictions), " + ".join(map(str, minutes)), chapter.minutes + sum(minutes)))
-    total = sum(chapter.minutes for chapter in chapters().values())
-    rows.append(("**together**", f"**{total:,}**", "", "", "", "", "", f"**{sum(int(str(row[-1])) for row in rows):,}**"))
-    return _table(("chapter", "minutes", "estimate", "words", "cells", "predictions", "exercises, minutes", "all"), rows)
+    read, done = (sum(int(str(row[column])) for row in rows) for column in (1, -1))
+    rows.append(("**together**", f"**{read:,}**", "", "", "", "", "", f"**{done:,}**"))
+    return _table(("chapter", "minutes", "estimate", "words", "cells", "predictions", "exercises, minutes", "all"),
+                  rows)
 
 
 def _minutes(number: str) -> int:
@@ -206,7 +207,8 @@ def paths() -> str:
              "change the server, and let the explorer judge whether it keeps its promises")):
         in_class, at_home, done = _sums(weeks)
         rows.append((name, when, in_class, at_home + done, can))
-    return _table(("path", "", "chapters in class, minutes", "reading and exercises, minutes", "in the end they can"), rows)
+    return _table(("path", "", "chapters in class, minutes", "reading and exercises, minutes", "in the end they can"),
+                  rows)
 
 
 def _named(numbers: str) -> str:
@@ -221,8 +223,9 @@ def misconceptions() -> str:
         asked: list[tuple[object, ...]] = [
             (f"`{prediction.id}`, cell {prediction.cell}", _section(chapter, prediction.heading),
              answers[prediction.id]["right"], _wrong(answers[prediction.id])) for prediction in chapter.predictions]
-        set_: list[tuple[object, ...]] = [(f"`{exercise.id}`", exercise.title, exercise.minutes, f"*{against(exercise.id)}*")
-                                          for exercise in chapter.exercises]
+        set_: list[tuple[object, ...]] = [
+            (f"`{exercise.id}`", exercise.title, exercise.minutes, f"*{against(exercise.id)}*")
+            for exercise in chapter.exercises]
         parts.append(f"### {chapter.number} · {chapter.title}\n\n"
                      + _table(("prediction", "section", "right", "each wrong answer is a misconception"), asked) + "\n"
                      + _table(("exercise", "", "minutes", "the misconception behind it"), set_))
@@ -234,7 +237,8 @@ def _section(chapter: Chapter, heading: str) -> str:
 
 
 def _wrong(answer: dict[str, object]) -> str:
-    return "; ".join(f"{letter}: *{options[0]}*" for letter, options in sorted(answer.items()) if isinstance(options, list))
+    return "; ".join(f"{letter}: *{misconception[0]}*" for letter, misconception in sorted(answer.items())
+                     if isinstance(misconception, list))
 
 
 def concepts() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_its_tables_are_those_of_the_notebooks() -> None:
 @each
 def test_every_exercise_names_the_misconception_behind_it(chapter: Chapter) -> None:
     for exercise in chapter.exercises:
-        assert 10 < len(teaching.against(exercise.id)) < 90, f'{exercise.id}: the docstring of its judge: """Against: ..."""'
+        assert 10 < len(teaching.against(exercise.id)) < 90, f"{exercise.id}: its judge needs a docstring, Against: ..."
 
 
 @each
@@ -65,7 +66,8 @@ def test_a_path_sets_no_exercise_before_its_chapter(weeks: teaching.Weeks) -> No
         for id in done.split():
             number = id.partition("-")[0]
             assert number in met
-            assert id == number or number not in chapters() or id in [exercise.id for exercise in chapters()[number].exercises]
+            there = [exercise.id for exercise in chapters()[number].exercises] if number in chapters() else [id]
+            assert id == number or id in there
 
 
 def test_its_prose_can_be_read_in_a_quarter_of_an_hour() -> None:
@@ -74,7 +76,7 @@ def test_its_prose_can_be_read_in_a_quarter_of_an_hour() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    own = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", TEXT, re.M)}
+    own = {anchor(re.sub(r"[^\w -]", "", heading).lower()) for heading in re.findall(r"^#+ (.+)$", TEXT, re.M)}
     for target in re.findall(r"\]\(([^)\s]+)\)", TEXT):
         file, _, place = target.partition("#")
         if target.startswith("#"):
@@ -128,14 +130,28 @@ def test_the_gain_is_counted_from_the_collected_files(tmp_path: Path) -> None:
 
     def collected(before: int, after: int) -> str:
         given = {f"{test}-{name}": {"first": letter if number < count else "z", "last": letter, "tries": 2}
-                 for test, count in (("pre", before), ("post", after)) for number, (name, letter) in enumerate(right.items())}
+                 for test, count in (("pre", before), ("post", after))
+                 for number, (name, letter) in enumerate(right.items())}
         return json.dumps({"version": 1, "answers": given})
     (tmp_path / "collected").mkdir()
     for name, counts in (("ann", (4, 8)), ("bob", (12, 12))):
         (tmp_path / "collected" / f"{name}.json").write_text(collected(*counts))
-    said = subprocess.run([sys.executable, "-c", block("python", "import json")], cwd=tmp_path, capture_output=True, text=True,
-                          env={"PYTHONPATH": str(NOTEBOOKS.parent)})
-    assert said.stdout.splitlines() == ["ann: 4, then 8 of 12; gain 0.50", "bob: 12, then 12 of 12; gain nothing left to gain"]
+    said = subprocess.run([sys.executable, "-c", block("python", "import json")], cwd=tmp_path, capture_output=True,
+                          text=True, env={"PYTHONPATH": str(NOTEBOOKS.parent)})
+    assert said.stdout.splitlines() == ["ann: 4, then 8 of 12; gain 0.50",
+                                        "bob: 12, then 12 of 12; gain nothing left to gain"]
+
+
+def test_a_package_that_is_installed_as_a_copy_finds_the_checkout_that_it_runs_in(tmp_path: Path) -> None:
+    """Binder runs `pip install .` behind requirements.txt, and opens the notebooks in their own folder."""
+    shutil.copytree(NOTEBOOKS.parent / "kvref", tmp_path / "kvref")
+
+    def judged(folder: Path) -> str:
+        words = [sys.executable, "-c", "from kvref.lab import judge; judge('00-1', None)"]
+        run = subprocess.run(words, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+        return run.stdout + run.stderr
+    assert judged(NOTEBOOKS).startswith("Not yet. There is nothing to judge yet.")
+    assert "LabError: there is no 00-start-here.ipynb" in judged(tmp_path)
 
 
 def test_a_reader_does_not_get_this_page() -> None:
