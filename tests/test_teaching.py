@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import nbformat
 import pytest
@@ -140,6 +142,19 @@ def test_the_gain_is_counted_from_the_collected_files(tmp_path: Path) -> None:
                           text=True, env={"PYTHONPATH": str(NOTEBOOKS.parent)})
     assert said.stdout.splitlines() == ["ann: 4, then 8 of 12; gain 0.50",
                                         "bob: 12, then 12 of 12; gain nothing left to gain"]
+
+
+def test_the_hub_gives_each_student_a_course_without_outputs(tmp_path: Path) -> None:
+    config = MagicMock()
+    said = block("python", "# jupyterhub_config.py").replace("/srv/course", str(tmp_path))
+    exec(said, {"get_config": lambda: config})
+    for name in ("ann", "bob"):
+        (tmp_path / name).mkdir()
+        config.Spawner.pre_spawn_hook(MagicMock(user=SimpleNamespace(name=name)))
+    for name in ("ann", "bob"):
+        first = nbformat.read(tmp_path / name / "my-course" / reader.FIRST, as_version=4)
+        assert not any(cell.get("outputs") for cell in first.cells)
+        assert all((tmp_path / name / file).is_file() for file in ("my-course/progress.json", "kvref/resp.py"))
 
 
 def test_a_package_that_is_installed_as_a_copy_finds_the_checkout_that_it_runs_in(tmp_path: Path) -> None:
