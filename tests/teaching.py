@@ -123,8 +123,8 @@ def _read(path: Path) -> Chapter:
         code += 1
         chapter.sections[code] = heading
         chapter.predictions += [Prediction(id, code, heading)
-                                for id in re.findall(r"^predict\(\"([\w-]+)\"", cell.source, re.M)]
-        if judged := re.search(r"^judge\(\"([\w-]+)\"", cell.source, re.M):
+                                for id in re.findall(r"^predict\(\s*\"([\w-]+)\"", cell.source, re.M)]
+        if judged := re.search(r"^judge\(\s*\"([\w-]+)\"", cell.source, re.M):
             bold, minutes = told[len(chapter.exercises)]
             name = re.sub(r"^(Exercise )?\d+( · )?", "", bold).strip()
             chapter.exercises.append(Exercise(judged[1], name, int(minutes)))

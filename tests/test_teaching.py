@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from kvref.lab import reader
+from kvref.lab import judging, questions, reader
 from tests import teaching
 from tests.teaching import FOUR_WEEKS, NOTEBOOKS, PAGE, TERM, Chapter, chapters
 
@@ -44,8 +44,8 @@ def test_every_exercise_names_the_misconception_behind_it(chapter: Chapter) -> N
 
 @each
 def test_all_of_its_predictions_and_exercises_were_found(chapter: Chapter) -> None:
-    assert [asked.id for asked in chapter.predictions] == list(teaching.questions.answers(chapter.number))
-    assert [done.id for done in chapter.exercises] == list(teaching.judging.exercises(chapter.number))
+    assert [asked.id for asked in chapter.predictions] == list(questions.answers(chapter.number))
+    assert [done.id for done in chapter.exercises] == list(judging.exercises(chapter.number))
 
 
 @each
@@ -128,7 +128,7 @@ def block(language: str, beginning: str) -> str:
 
 
 def test_the_gain_is_counted_from_the_collected_files(tmp_path: Path) -> None:
-    right = {name: question["right"] for name, question in teaching.questions.answers("concepts").items()}
+    right = {name: question["right"] for name, question in questions.answers("concepts").items()}
 
     def collected(before: int, after: int) -> str:
         given = {f"{test}-{name}": {"first": letter if number < count else "z", "last": letter, "tries": 2}
