@@ -90,6 +90,7 @@ def test_what_cannot_be_opened_is_one_sentence(broken: str, tmp_path: Path, monk
         (tmp_path / "course").write_text("")
     else:
         monkeypatch.setattr(reader, "__file__", str(tmp_path / "kvref" / "lab" / "reader.py"))
+        monkeypatch.chdir(tmp_path)
     assert main(["open", str(tmp_path / "course")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("kvref.lab: ") and error.count("\n") == 1 and str(tmp_path) in error and not jupyterlab

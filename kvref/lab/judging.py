@@ -7,7 +7,10 @@ The judges stand in `notebooks/exercises/`, one file for each chapter:
 
     @exercise("02-1", "The first line counts the words.", "...")
     def encode(solution):
+        "Against: a character is a byte."
         expect(solution, [b"GET", b"k"], wants=b"*2\\r\\n$3\\r\\nGET\\r\\n$1\\r\\nk\\r\\n")
+
+The docstring names the misconception behind the exercise, for those who teach: `notebooks/teaching.md` lists them.
 
 Interface:
   - judge(id, solution)       print a verdict, and after a failure the next hint; never raises

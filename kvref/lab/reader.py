@@ -23,7 +23,7 @@ from urllib.parse import quote
 FIRST = "00-start-here.ipynb"
 PROGRESS = {"version": 1, "answers": {}}        # the reader's own answers; they never leave this computer
 PAGE = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}    # it would ask about news
-LEFT_OUT = ("solutions", "answers", "exercises", ".ipynb_checkpoints", "__pycache__")
+LEFT_OUT = ("solutions", "answers", "exercises", "teaching.md", ".ipynb_checkpoints", "__pycache__")
 
 
 class LabError(Exception):
@@ -31,12 +31,14 @@ class LabError(Exception):
 
 
 def notebooks() -> Path:
-    """The folder of the committed notebooks, beside the package. LabError where there is none."""
-    folder = Path(__file__).resolve().parents[2] / "notebooks"
-    if not (folder / FIRST).is_file():
-        raise LabError(f"there is no {FIRST} in {folder}; clone the repository and install from there: "
-                       "pip install -r requirements.txt")
-    return folder
+    """The folder of the committed notebooks: beside the package or, where the package is installed as a copy (as Binder
+    does), in the checkout that we are in. LabError where there is none."""
+    beside = Path(__file__).resolve().parents[2]
+    for checkout in (beside, Path.cwd(), *Path.cwd().parents):
+        if (checkout / "notebooks" / FIRST).is_file():
+            return checkout / "notebooks"
+    raise LabError(f"there is no {FIRST} in {beside / 'notebooks'}; clone the repository and install from there: "
+                   "pip install -r requirements.txt")
 
 
 def default_copy() -> Path:

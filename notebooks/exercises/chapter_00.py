@@ -14,6 +14,7 @@ KEYS = 40_001
           "A command costs 10 µs, and 10 ns more for each key that it goes through.",
           "Alice's INCR takes 10 µs. Then Bob: 10 µs, and 40,001 times 10 ns.")
 def carol(begins_us: Any) -> None:
+    """Against: a short command is quick, whoever else is there."""
     if begins_us is None:
         raise NotImplementedError
     exact = 10 + 10 + KEYS * 10 / 1000
@@ -25,6 +26,7 @@ def carol(begins_us: Any) -> None:
           "alice.send(...) sends and does not wait.",
           "Send 99 of them with alice.send, and make the last one a call: its reply comes behind all the others.")
 def hundred_visits(solution: Any) -> None:
+    """Against: a hundred requests cost a hundred round trips."""
     world = World(seed=1, latency_us=500)
     server = world.start()
     alice = world.connect("alice")
@@ -44,6 +46,7 @@ def hundred_visits(solution: Any) -> None:
           "disk.open(path, \"w\"), disk.write, disk.fsync of the file; then disk.fsync_dir of the directory.",
           "The directory is what stands before the last / of the path: path.rpartition(\"/\")[0].")
 def keep(solution: Any) -> None:
+    """Against: fsync of a file is all that is needed."""
     for path, data in (("/data/note", b"remember me"), ("/data/other", b"x" * 10_000)):
         world = World(seed=1)
         world.start()
@@ -61,6 +64,7 @@ def keep(solution: Any) -> None:
           "replay: read the whole file in pieces until b\"\", alice.send_bytes(all of it), world.settle(). The feed gets "
           "the number of the database too; with one database you can leave it out.")
 def server_that_remembers(solution: Any) -> None:
+    """Against: to write a file is to save it."""
     remember, replay = solution
     for keys in (200, 3, 2):                # each time the plug is pulled after another change
         world = World(seed=1)

@@ -30,6 +30,7 @@ def require(holds: object, complaint: str) -> None:
 @exercise("01-1", "What does a client know of a value that it has read a moment ago?",
           "Reading, adding and writing must be one request.", "Section 6 has the command. Its reply is the new number.")
 def likes(like: Callable[..., Any]) -> None:
+    """Against: between two of my commands nobody comes in."""
     _, _, alice, bob = start()
     expect(like, alice, "cat", wants=1)
     expect(like, alice, "dog", wants=1)
@@ -63,6 +64,7 @@ class Prices:
           "DEL takes the old copy away. The next customer fetches the new price.",
           "First the database, then DEL. In the other order somebody may fetch the old price in between, and keep it.")
 def shop(solution: Callable[..., Any]) -> None:
+    """Against: cache first or database first, the order does not matter."""
     (_, _, alice, bob), prices = start(), Prices()
     here, there = solution(alice, prices), solution(bob, prices)
     alice("SET", "price:2", 20)
@@ -82,6 +84,7 @@ def shop(solution: Callable[..., Any]) -> None:
           "HGET user:<user> city, then SREM from the set of that city, before anything new is written.",
           "delete: HGET, SREM if there was a city, DEL. living_in: SMEMBERS, and decode each member.")
 def users(solution: Callable[..., Any]) -> None:
+    """Against: an index keeps itself."""
     _, server, alice, bob = start()
     here, there = solution(alice), solution(bob)
     for number in range(10):
@@ -103,6 +106,7 @@ def users(solution: Callable[..., Any]) -> None:
           'kvref.commands.arguments.integer reads a number. call.db.set(key, b"%d" % number) stores one as a string.',
           'Return None before you store anything. After call.db.set say call.changed(key, "sell"), once.')
 def command(handler: Callable[..., Any]) -> None:
+    """Against: what must not be interrupted needs a lock."""
     world, server, alice, _ = start()
     server.commands[b"sell"] = Command("sell", handler, 3, frozenset({"write"}), (1, 1, 1), "string", "7.0.15", "")
     for request, wants in SALES:

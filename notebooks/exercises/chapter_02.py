@@ -27,6 +27,7 @@ ASKS_MAX = 10_000                   # far more calls of requests() than these di
           "Make bytes of each word before you count: word.encode() where it is a str.",
           "Put bytes together, not text: b\"$%d\\r\\n%b\\r\\n\" % (len(word), word).")
 def careful(solution: Any) -> None:
+    """Against: a character is a byte."""
     for words in (("PING",), ("SET", "k", "é"), ("SET", "name", "Zoë 😀"), ("SET", "k", ""), (b"SET", "k", b"\xff\r\n")):
         expect(solution, *words, wants=encode([word if isinstance(word, bytes) else word.encode() for word in words]))
 
@@ -35,6 +36,7 @@ def careful(solution: Any) -> None:
           "Where the 100 ms are over, nothing that still comes on this connection may ever be read.",
           "Before you raise TimeoutError: self.caller.close(), then self.caller = self.world.connect(\"safe\").")
 def safe(solution: Any) -> None:
+    """Against: after a timeout the connection is as good as before."""
     world = World(seed=1, latency_us=200)
     server = world.start(enable_debug_command="yes")
     client, bob = solution(world), world.connect("bob")
@@ -59,6 +61,7 @@ def safe(solution: Any) -> None:
           "A line is whole when its \\r\\n is there, a value when length + 2 bytes are there: do not search in it.",
           "Where something is missing, leave the buffer as it is. What is whole, cut off its front, and try the next.")
 def parser(solution: Any) -> None:
+    """Against: one recv is one request."""
     cuts = [(f"cut before {STREAM[at:][:12]!r}", [STREAM[:at], STREAM[at:]]) for at in range(1, len(STREAM))]
     for how, parts in (("uncut", [STREAM]), *cuts, ("byte by byte", [bytes([byte]) for byte in STREAM])):
         receive = solution().receive
@@ -76,6 +79,7 @@ def shown(value: Any) -> str:
           "A request without * is a line up to \\n. kvref.quoting.split_args finds its words; no words, no request.",
           "A wrong length behind good requests? Return these. The next call finds it in front, and raises.")
 def server_parser(solution: Any) -> None:
+    """Against: a wrong request spoils the good ones before it."""
     class Counted(solution):        # type: ignore[misc]
         asked = 0
 

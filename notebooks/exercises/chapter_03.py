@@ -14,6 +14,7 @@ from kvref.sim import World
           "No reply leaves before the last command of the turn is done.",
           "So the instant is the same for all of them: the sum of all costs.")
 def sent_at(solution: Any) -> None:
+    """Against: a reply leaves when its command is done."""
     expect(solution, [("alice", 10), ("bob", 50), ("carol", 10)], wants={"alice": 70, "bob": 70, "carol": 70})
     expect(solution, [("alice", 10), ("alice", 10), ("bob", 1)], wants={"alice": 21, "bob": 21})
     expect(solution, [], wants={})
@@ -23,6 +24,7 @@ def sent_at(solution: Any) -> None:
           "Otherwise it is the shorter of two times: until the first timer, and the limit.",
           "A timer that is late is due now: the time until it is 0, and never less.")
 def patience(solution: Any) -> None:
+    """Against: who waits for sockets cannot keep time."""
     for due, limit_us, wants in (([], None, None), ([], 50, 50), ([4_000, 2_500], None, 1_500), ([4_000, 2_500], 7, 7),
                                  ([2_500], 9_000, 1_500), ([400], None, 0), ([1_000, 400], 50, 0), ([2_500], 0, 0)):
         expect(solution, 1_000, due, limit_us, wants=wants)
@@ -32,6 +34,7 @@ def patience(solution: Any) -> None:
           "send says how many bytes it took. Only these may go; the others come first the next time.",
           "Set wants_write in flush, where you know whether anything is left. With nothing to send, do not call send.")
 def outbox(solution: Any) -> None:
+    """Against: send takes all that it is given."""
     box, given, wire, sends, left, room = solution(), b"", bytearray(), 0, False, 0
 
     def send(data: Any) -> int:
@@ -64,6 +67,7 @@ def outbox(solution: Any) -> None:
           "One timer at a time, or it is twenty a turn: start it only where your list was empty. go_on runs the "
           "next ten; it returns 0 while any are left, and None when none are, or when self.closed.")
 def polite(solution: Any) -> None:
+    """Against: a pipeline of short commands holds nobody up."""
     with patch("kvref.server.Client", solution):
         world = World(seed=1)
         events: list[Event] = []

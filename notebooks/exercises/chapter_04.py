@@ -16,6 +16,7 @@ MINUTE_MS = 61_000                  # and a little
           "A key is dead when now_ms > deadline. At the deadline itself it lives, and TTL answers 0.",
           "Half a second is added before the division: (left + 500) // 1000.")
 def ttl_reply(solution: Any) -> None:
+    """Against: TTL 0 says that the key is gone."""
     values, deadlines = {b"code": b"4711", b"name": b"Ann"}, {b"code": 10_000}
     times = {0: 10, 8_500: 2, 8_501: 1, 9_500: 1, 9_501: 0, 10_000: 0, 10_001: -2}
     for key, now_ms, wants in ((b"nobody", 0, -2), (b"name", 0, -1), *((b"code", *pair) for pair in times.items())):
@@ -39,6 +40,7 @@ def unreliable(world: World, caller: Any, dies_before: int) -> Any:
           "EXPIRE with NX changes nothing where there is a deadline. So it can be said after every INCR.",
           "count = client('INCR', key); client('EXPIRE', key, 60, 'NX'); then compare count with 3.")
 def allow(solution: Any) -> None:
+    """Against: INCR and then EXPIRE are as good as one step."""
     world, said = World(seed=1), []
     world.start(hz=1)
     alice = world.connect("alice")
@@ -74,6 +76,7 @@ def allow(solution: Any) -> None:
           "A cursor for each database: cursor, page = database.volatile.walk(cursor, 200). A cursor of 0 starts again.",
           "For each key of the page: if database.is_expired(key, server.now_ms): database.on_expired(database, key).")
 def walking(solution: Any) -> None:
+    """Against: to find every dead key one must look at all keys at once."""
     world, log = World(seed=1), []
     server = world.start()
     server.expiry = solution(server)
@@ -100,6 +103,7 @@ def walking(solution: Any) -> None:
           "With 8 buckets the order is 0 4 2 6 1 5 3 7: turn the bits around, add one, turn them back.",
           "Take cursor % size and its log2(size) bits, in text: int(f'{n:0{bits}b}'[::-1], 2) turns them around.")
 def next_cursor(solution: Any) -> None:
+    """Against: a cursor counts up."""
     for seed in range(100):
         random, cursor, seen, size = Random(seed), 0, set[int](), 8
         for calls in range(2_000):

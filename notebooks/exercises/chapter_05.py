@@ -21,6 +21,7 @@ PAGE = "page:7"
           "A server that nobody has asked yet has neither: its hit rate is 0.0, not an error.",
           "Find the lines keyspace_hits: and keyspace_misses:, take the ints behind the colons, and return hits / (hits + misses).")
 def hit_rate(solution: Any) -> None:
+    """Against: every command counts for the hit rate."""
     world = World(seed=1)
     world.start()
     alice = world.connect("alice")
@@ -90,6 +91,7 @@ def impatient(visit: Visit, name: str, got: list[Any]) -> Visit:
           "Put text of your own into the lock, such as str(id(object())) kept in a variable or a number from a counter, and DEL it only if GET says that "
           "it is still yours.")
 def visit(solution: Any) -> None:
+    """Against: the lock under that name is still mine."""
     got = list[Any]()
     crowd = rush(lambda redis, database, name: impatient(_text(solution(redis, database, name)), name, got), seconds=16, each_second=40)
     if crowd.most > 1:
@@ -177,6 +179,7 @@ def rate(solution: Any, requests: list[int], room: int) -> float:
           "Two OrderedDicts: newcomers, and those that were used again while they were newcomers. Victims are the oldest newcomers.",
           "The second dict may hold at most half of the room: what it has too much goes back to the newcomers, as the youngest. With no newcomers, the oldest of the second is the victim.")
 def resistant(solution: Any) -> None:
+    """Against: what was used last is used next."""
     for name, requests, room, more in (("Zipf", zipf(), 100, 0.01), ("Zipf with scans", scans(), 100, 0.02), ("Zipf with scans", scans(), 50, 0.02),
                                        ("shifting", shifting(), 100, -0.06)):
         found, wants = rate(solution, requests, room), lru(requests, room) + more
@@ -246,6 +249,7 @@ class Watched:
           "FLUSHALL tells nobody, so _worst looks at the oldest, and while that one is not in its database any more: drop it, look again. Then "
           "return self.server.databases[index], key.")
 def exact(solution: Any) -> None:
+    """Against: exact LRU has to look at every key."""
     if not isinstance(solution, type):
         raise Wrong("It should be a class: a kind of Eviction.")
     desk = Watched(solution, "20kb")

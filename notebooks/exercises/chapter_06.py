@@ -52,6 +52,7 @@ def visits(disk: SimulatedDisk, path: str = DUMP) -> int | None:
           "A snapshot that is under way, or that failed, has saved nothing yet: no other field matters.",
           "Find the line that begins with rdb_changes_since_last_save: and return the number behind the colon, as an int.")
 def lost_now(solution: Any) -> None:
+    """Against: a snapshot that is under way has saved something."""
     world = World(seed=1, child_step_us=20_000)
     world.start()
     alice = world.connect("alice")
@@ -102,6 +103,7 @@ def rate(save_points: str, per_second: int, seconds: int) -> tuple[int, list[int
           "Period plus duration: 300 writes are three seconds. By night 25 writes are 25 seconds, and a snapshot may begin every 20.",
           "\"1 <changes> 20 1\": the first point saves every two seconds, if there are so many changes as come only by day.")
 def save_points(solution: Any) -> None:
+    """Against: the period of a save point bounds the loss."""
     if solution is None:
         raise NotImplementedError
     if not isinstance(solution, str) or not solution.strip():
@@ -181,6 +183,7 @@ def prepared(folder: str, files: dict[str, bytes]) -> SimulatedDisk:
           "write may take only a part: while data: data = data[disk.write(file, data):].",
           "open(temp, 'w'), the writes, fsync(file), close(file), rename(temp, path), fsync_dir of the directory of `path`: path.rpartition('/')[0].")
 def replace(solution: Any) -> None:
+    """Against: a rename is atomic, and so it is enough."""
     _replaces(solution, DUMP, {DUMP: OLD})
     _replaces(solution, DUMP, {})
     _replaces(solution, "/data/deep/dump.rdb", {"/data/deep/dump.rdb": OLD, "/data/deep/temp-1.rdb": LEFT})
@@ -278,6 +281,7 @@ def watched(world: World, newest: int) -> Iterator[None]:
           "self.server.path(name) is a path; self._temp(self.server.processes.pid) a temp that the next start deletes; disk.list(self.server.config.dir) says "
           "what is there; file = disk.open(path, 'r'), disk.read(file, disk.size(file)). Make room only if dump.1.rdb and dump.rdb do not hold the same bytes.")
 def keeping(solution: Any) -> None:
+    """Against: each step is safe, so a row of them is."""
     with patch("kvref.server.Snapshots", solution):
         world = World(seed=1, child_step_us=1000)
         world.start()

@@ -81,6 +81,7 @@ KEYS = ((b"k", b"hi"), (b"n", b"300"), (b"7", b"seven"))
           "300 is an integer of two bytes: c1, then the low byte first. 300 = 1 x 256 + 44.",
           "A key is a text like any other: the key 7 is written as an integer of one byte, c0 07.")
 def by_hand(solution: Any) -> None:
+    """Against: a file holds texts as they were sent."""
     texts = list(solution())
     if len(texts) != len(KEYS) or not all(isinstance(text, str) for text in texts):
         raise Wrong("It should return three texts in hex.")
@@ -112,6 +113,7 @@ def called(text: bytes, data: bytes) -> str:
           "Lengths have the high byte first, integers the low byte first, and integers have a sign: int.from_bytes(..., 'little', signed=True).",
           "A slice never complains. Compare: if at + count > len(data), raise ValueError. Do it in one helper that takes `count` bytes.")
 def one_text(solution: Any) -> None:
+    """Against: a length may be believed."""
     for text in TEXTS:
         for before, behind in ((b"", b""), (b"\0\x01k", b"\xff\xff")):
             data = rdb.string(text, False)
@@ -158,6 +160,7 @@ OLD_ENTRIES = [(2, b"a", b"1", None), (2, b"b", b"2", 1_700_000_000_000), (2, b"
           "A deadline belongs to the next key only: forget it when you have yielded. fc is 8 bytes, fd is 4 bytes of seconds, low byte first, signed.",
           "if crc64(data[:-8]).to_bytes(8, 'little') != data[-8:] and data[-8:] != bytes(8): raise ValueError. Do that first, and make every cut a ValueError, too.")
 def read_dump(solution: Any) -> None:
+    """Against: what can be read is not damaged."""
     whole = written(ENTRIES)
     cases = (("three databases", whole, ENTRIES), ("no key", written([]), []), ("an old file, with fd, f8 and f9", closed(OLD.replace(b"\xc0\x07", b"seven")), OLD_ENTRIES),
              ("an old file whose notes hold integers", closed(OLD.replace(b"\xfa\x05\xc0\x07", b"\xfa\xc0\x07")), OLD_ENTRIES),
@@ -291,6 +294,7 @@ def hostile(load: Any, data: bytes, what: str) -> None:
           "Reading: low = parse_int(cursor.string('lowest')); None is a reason for cursor.fail. bits = cursor.string('bits'). "
           "Then Members.fromkeys(b'%d' % (low + n) for n in range(8 * len(bits)) if bits[n // 8] >> n % 8 & 1).")
 def bits(solution: Any) -> None:
+    """Against: what I have written myself I can trust when I read it."""
     if not isinstance(solution, tuple) or len(solution) != 2 or not all(map(callable, solution)):
         raise Wrong("It takes two functions.")
     save, load = solution

@@ -15,6 +15,7 @@ from kvref.sim import ReplyError, World
           "BLPOP takes the first element that is left, BRPOP the last.",
           "Make a list of the elements; pop(0) for BLPOP, pop() for BRPOP, and stop when it is empty.")
 def served(solution: Any) -> None:
+    """Against: a push wakes everybody who waits."""
     for ends, elements in (("LL", "xyz"), ("LRL", "xyz"), ("RLRL", "xyz"), ("LR", "x"), ("R", "xy"), ("", "x"), ("LRRL", "vwxyz")):
         waiting = [(name, "BLPOP" if end == "L" else "BRPOP") for name, end in zip(("ann", "bob", "cem", "dot"), ends)]
         world = World(seed=1)                       # the server itself says what is right
@@ -50,6 +51,7 @@ def interrupted(caller: Any, others: dict[int, Any]) -> Any:
           "while True: WATCH source; if int(GET source or 0) < amount: UNWATCH, return False; MULTI; DECRBY; INCRBY; "
           "if EXEC is not None: return True.")
 def transfer(solution: Any) -> None:
+    """Against: who looks again right before the write is safe."""
     times = [(), *[(number,) for number in range(1, 11)], *combinations(range(1, 9), 2)]
     for start, changes in ((100, (-50, 50)), (100, (-10, -50)), (100, (5, -5)), (100, (0, 0)), (60, (5, -5)), (40, (-30, 50))):
         for at in (*times, tuple(range(1, 601 if start == 60 else 61))):        # the last: right before each command
@@ -104,6 +106,7 @@ def everybody_is_free(world: World) -> bool:
           "In a transaction nobody waits: only where the reply is BLOCKED is there a client to move. Its keys are call.client.blocked.keys.",
           "waiters = self.by_key[place]; self.by_key[place] = {call.client.id: call.client, **waiters}. And return the reply.")
 def youngest(solution: Any) -> None:
+    """Against: who waits is served in the end, in whatever order."""
     def world_with(*waiting: tuple[str, ...]) -> tuple[World, Any, list[Any]]:
         world = World(seed=1)
         server = world.start()
@@ -191,6 +194,7 @@ def answer(client: Any, line: str) -> Any:
           "call.db.delete(key) or call.db.set(key, new), which keeps the deadline; then call.changed(key, 'del') or call.changed(key, 'set'). Only if the value matches.",
           "For the log: call.log_as((b'DEL', key)), and call.log_as((b'SET', key, new, b'KEEPTTL')). Return 1.")
 def own_commands(solution: Any) -> None:
+    """Against: who replays the log knows my commands."""
     if not isinstance(solution, tuple | list) or len(solution) != 2 or not all(map(callable, solution)):
         raise Wrong('Give both, in this order: judge("08-4", (delifeq, setifeq)).')
     empty = stubs(solution)

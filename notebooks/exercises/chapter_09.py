@@ -23,6 +23,7 @@ Command = list[bytes]
           "EXPIRE key seconds stands there as PEXPIREAT key milliseconds: now_ms and 1000 times the seconds. That is b'%d' % number.",
           "b'*%d\\r\\n' % len(words), and for each word b'$%d\\r\\n%b\\r\\n' % (len(word), word).")
 def logged(solution: Any) -> None:
+    """Against: the log holds the commands."""
     world = World(seed=1)
     server = world.start(appendonly="yes")
     alice = world.connect("alice")
@@ -77,6 +78,7 @@ def story(random: Random) -> list[Event]:
           "An fsync covers what was written before it began; it counts when it ends. A write that nobody was told of is not lost.",
           "'fsync begins': covered = set(written). 'fsync ends': durable |= covered. At the end: told - written, told - durable.")
 def lost(solution: Any) -> None:
+    """Against: an fsync covers what was written while it ran."""
     write, reply, begin, end = ("write", "a"), ("reply", "a"), ("fsync begins", ""), ("fsync ends", "")
     cases: list[tuple[str, list[Event]]] = [
         ("always, in order", [write, begin, end, reply]), ("the reply before the write", [reply]), ("a write that nobody was told of", [write]),
@@ -145,6 +147,7 @@ def history(random: Random, length: int) -> list[Command]:
           "Two dicts, values and deadlines. SET takes a deadline away, so does DEL, and so does the LPOP of the last element. INCR begins at 0.",
           "At the end, for each key: [b'SET', key, value] or [b'RPUSH', key, *elements], and [b'PEXPIREAT', key, ms] where it has a deadline.")
 def rewritten(solution: Any) -> None:
+    """Against: to shorten a log one must know which command undoes which."""
     small = [[command.split() for command in line.split(b"|")] for line in (
         b"SET a 1|SET a 2", b"INCR n|INCR n|INCR n", b"RPUSH l x|RPUSH l y|RPUSH l z|LPOP l", b"SET a 1|DEL a", b"RPUSH l x|LPOP l",
         b"SET a 1|PEXPIREAT a 4000000000000", b"SET a 1|PEXPIREAT a 4000000000000|SET a 2",
@@ -288,6 +291,7 @@ def pulled(world: World) -> None:
           "class attributes waiting = 0, since_us = 0. In flush: new = len(self.effects); super().flush(force); if new and not self.waiting: self.since_us = now; "
           "self.waiting += new; if self.waiting >= 10 or self.waiting and now - self.since_us >= 150_000: self.fsync(); self.waiting = 0.")
 def at_most_nine(solution: Any) -> None:
+    """Against: there is nothing between always and everysec."""
     if not (isinstance(solution, type) and issubclass(solution, AppendOnlyFile)):
         raise Wrong("Give judge the class itself, a subclass of AppendOnlyFile.")
     checks: tuple[Callable[[World], None], ...] = (fast, slow, rewriting, pulled)

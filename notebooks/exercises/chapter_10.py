@@ -106,6 +106,7 @@ def served(files: Files) -> str:
           "What ends in the midst of something is torn. In the last file that is forgiven, and a line without its end is torn too.",
           "Two are log for a plain reason, one after a little has been cut off; one is refused, and one server knows of no log at all.")
 def five_directories(solution: Any) -> None:
+    """Against: a start reads whatever data there is."""
     letters = "ABCDE"
     if solution is None or isinstance(solution, dict) and not any(solution.get(letter) for letter in letters):
         raise NotImplementedError
@@ -137,6 +138,7 @@ def units() -> list[bytes]:
           "next_record gives an int where more bytes are wanted: the end. Of a whole record it gives its words and its size; words is [] for an annotation.",
           "Keep `inside`, which is True from MULTI to EXEC. After each record add its size to `at`; if you are not inside, good = at.")
 def good_until(solution: Any) -> None:
+    """Against: a whole record is a whole unit."""
     pieces = units()
     whole, ends = b"".join(pieces), [0]
     for piece in pieces:
@@ -187,6 +189,7 @@ ACCIDENTS: dict[str, tuple[tuple[str, ...], ...]] = {
           "out of the manifest.",
           "As in exercise 2, remember `good`, where the last unit ended; at FLUSHALL the file becomes data[:good]. A new dict: dict(files); an empty last file is fine.")
 def before_the_accident(solution: Any) -> None:
+    """Against: what FLUSHALL has deleted is gone."""
     for what, parts in ACCIDENTS.items():
         files, before = accident(*parts)
         given = dict(files)
@@ -245,6 +248,7 @@ def same(world: World, wants: State, what: str) -> None:
           "_encode: left, self.unwritten = self.unwritten, b''; data = super()._encode(); return left + (line + data if data else b''). file: if offset < size, read all the rest with "
           "self.server.disk.read, find `good`, the end of the last whole piece, and return super().file(file, data[:good - offset], good and so on): offset stays, size is good.")
 def checked(solution: Any) -> None:
+    """Against: a checksum belongs behind what it covers."""
     if not isinstance(solution, tuple) or len(solution) != 2 or not all(isinstance(part, type) for part in solution):
         raise Wrong("There should be two classes: (CheckedFile, CheckedReplay).")
     plain_file, plain_replay = patch("kvref.server.AppendOnlyFile", solution[0]), patch("kvref.persistence.load.Replay", solution[1])

@@ -42,6 +42,7 @@ def as_directives(found: Any) -> Mapping[str, str]:
           "Without a log at most two seconds may lie between two snapshots. With one, a policy that syncs often enough and does not wait for it.",
           "{'save': '', 'appendonly': 'yes', 'appendfsync': 'everysec'}")
 def bearable(solution: Any) -> None:
+    """Against: who wants to bound the loss must pay for each write."""
     words = as_directives(solution())
     words = {"save": "", "appendonly": "no", **words}
     sweep = losses(words, rate=50, seconds=5, step_ms=100)
@@ -60,6 +61,7 @@ def bearable(solution: Any) -> None:
           "runs 300 ms longer than its script.",
           "The nine writes of that one are all acknowledged before anything is durable: return it with 9.")
 def my_scenario(solution: Any) -> None:
+    """Against: one crash, tried by hand, shows the worst."""
     found = solution()
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Scenario) and type(found[1]) is int):
         raise Wrong(f"Return a pair: a Scenario and a number. It was {found!r:.100}.")
@@ -104,6 +106,7 @@ def history(random: Random, length: int) -> list[Command]:
           "INCR of a key that is not there begins at 0, and its value is bytes: b'%d'. APPEND to nothing is SET. DEL of nothing is nothing.",
           "state, right = {}, []; for n in range(len(commands) + 1): if state == found: right.append(n); then execute commands[n], if there is one.")
 def prefixes(solution: Any) -> None:
+    """Against: where every key looks right, the state is right."""
     def words(line: str) -> list[Command]:
         return [command.encode().split() for command in line.split("; ") if command]
     random = Random(11)
@@ -141,6 +144,7 @@ def fsyncs(world: World, ms: float) -> int:
           "Simpler: make super() believe that a second is over. In flush, if now_us - self._last_sync_us >= 199_000 and the policy is everysec: "
           "self._last_sync_us = self.server.now_us - 1_000_000; then super().flush(force), which sets it anew.")
 def five_times_a_second(solution: Any) -> None:
+    """Against: to sync more often is to wait more often."""
     cls = solution() if not isinstance(solution, type) else solution
     if not (isinstance(cls, type) and issubclass(cls, AppendOnlyFile)):
         raise Wrong("Return the class itself, a subclass of AppendOnlyFile.")

@@ -28,6 +28,7 @@ FOUR = {"P": "fsync-before-flush", "Q": "written-in-place", "R": "rename-not-dur
           "One has no rename, one has a write too many behind its fsync, one has an fsync behind its rename. And one lacks its last step.",
           "The one that opens the file itself is Q. The last step of R would be fsync_dir.")
 def names(solution: Any) -> None:
+    """Against: a snapshot that can be read was saved rightly."""
     found = solution()
     if not isinstance(found, dict) or set(found) != set(FOUR):
         raise Wrong(f"Return a dict with a name for each of P, Q, R, S. It was {found!r:.80}.")
@@ -67,6 +68,7 @@ def passes(scenario: Scenario, profiles: tuple[str, ...]) -> None:
           "A deadline that was logged is over after a restart, too. So the same name must be used again, by a command that *adds* to what is there.",
           "SET k 1 PX 100; after 200 ms or more APPEND k x: a new key, without a deadline. Whoever replays it appends to the old one, which has one.")
 def killer(solution: Any) -> None:
+    """Against: what no scenario has shown is no bug."""
     scenario = as_scenario(solution(), 5)
     passes(scenario, ("process", "ext4"))
     report = swept(replace(scenario, mutant="expiry-not-logged"), ("process", "ext4"))
@@ -113,6 +115,7 @@ def heard(name: str, policy: str) -> bytes:
           "For example: under always, fsync only every other time. In my_bug: fsync, count = AppendOnlyFile.fsync, [0]; def other(self): count[0] += 1; count[0] % 2 and fsync(self). "
           "The scenario: some writes, one after another.")
 def own_mutant(solution: Any) -> None:
+    """Against: clients notice when a server loses its durability."""
     if not isinstance(solution, tuple) or len(solution) != 2 or not callable(solution[0]) or not isinstance(solution[1], Scenario):
         raise Wrong("There should be two things: (my_bug, my_scenario), a function and a Scenario.")
     bug, scenario = solution[0], as_scenario(solution[1], 60)
@@ -180,6 +183,7 @@ def holds(world: World, size: int, when: str) -> None:
           "Directory, manifest; read the old file, write to self.path('temp-' + name), fsync, close; rename it to self.path(name); fsync_dir(self.directory); unlink the old one; "
           "fsync_dir(self.server.config.dir). What a crash has left of a temporary file is in the way of nobody, if you open it with 'w'.")
 def adopt(solution: Any) -> None:
+    """Against: a rename is atomic from one directory to another, too."""
     if not inspect.isfunction(solution):
         raise Wrong("The function itself is wanted: adopt(self, manifest).")
     if len(inspect.signature(solution).parameters) != 2:

@@ -16,6 +16,7 @@ ORDERS = [b"pizza", b"tea", b"soup", b"cake", b"salt"]
           "Of each client: 1 if the channel is among its channels, and 1 for each of its patterns that fits.",
           "sum((channel in channels) + sum(glob_match(p, channel) for p in patterns) for channels, patterns in clients)")
 def counted(solution: Any) -> None:
+    """Against: PUBLISH counts clients."""
     news_eu = b"news.eu"
     bob: Client = ({news_eu}, set())
     eve: Client = ({news_eu, b"news.us"}, {b"news.*", b"n*u"})
@@ -29,6 +30,7 @@ def counted(solution: Any) -> None:
           "The number that should come is one more than that; for a new publisher it is 1.",
           "Below the expected number: -1, and remember nothing. Else the difference, and remember the number.")
 def watch(solution: Any) -> None:
+    """Against: a subscriber notices what it has missed."""
     watch, said = solution(), []
     story = (("a", 1, 0), ("a", 2, 0), ("b", 3, 2), ("a", 2, -1), ("a", 6, 3), ("a", 4, -1), ("b", 4, 0), ("a", 7, 0))
     for publisher, number, wants in story:
@@ -65,6 +67,7 @@ def mortal(caller: Any, dies_before: int) -> Any:
           "work: offset = int(client('GET', key) or 0); for message in client('LRANGE', 'log', offset, -1): "
           "handle(message); client('INCR', key).")
 def log_and_bell(solution: Any) -> None:
+    """Against: the message on the channel is the job."""
     send, work = solution
     _, alice, _ = _computer()
     for order in ORDERS[:3]:
@@ -144,6 +147,7 @@ def _dying_worker(send: Any, work: Any, dies_before: int, dies_at: bytes = b"") 
           "Note the Push that is owed, for each (client.id, name). The function takes the note away and looks again: is it "
           "still the last one, and client.id in self.channels.get(name, {})? Then client.append(encode(push, client.resp)).")
 def last_word(solution: Any) -> None:
+    """Against: a message that comes late or twice does no harm."""
     for resp in ("2", "3"):
         world, alice, bob, eve = _with(solution, resp)
         bob("SUBSCRIBE", "score")

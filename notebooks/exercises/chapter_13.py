@@ -45,6 +45,7 @@ def said_first(options: dict[str, Any]) -> list[str]:
           "RESP3: HELLO (a password rides along in it), CLIENT MAINT_NOTIFICATIONS. RESP2: AUTH if there is a password. "
           "Then SETNAME, SETINFO twice, SELECT unless db is 0.")
 def handshake(solution: Any) -> None:
+    """Against: connecting is one message, and nothing is refused."""
     for options in OPTIONS:
         found, right = solution(dict(options)), said_first(options)
         if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
@@ -95,6 +96,7 @@ def client_of(world: World, line: Callable[[World, float | None], Line] = Line, 
           "A set takes each member once. SADD is idempotent, and SCARD counts.",
           'r.sadd("visits", visit), then return r.scard("visits"). Whether SADD answers 1 or 0 must not matter: its reply may be lost.')
 def counted_once(solution: Any) -> None:
+    """Against: what was sent twice has been done once."""
     world = World(seed=1)
     world.start()
     r = client_of(world)
@@ -156,6 +158,7 @@ PLACES: list[Entry] = [(0, b"session", b"ann", FAR_MS), (0, b"queue", deque([b"x
           "repr(score).encode() is exact.",
           "SELECT whenever the database is another one than before, which is 0 at first. PEXPIREAT key deadline, behind the value.")
 def as_requests(solution: Any) -> None:
+    """Against: data can only move as a file of the server that wrote it."""
     for what, entries in (("strings", TEXTS), ("all five types", TEXTS + KINDS), ("deadlines and three databases", TEXTS + KINDS + PLACES)):
         here = World(seed=1)
         rdb.dump("/data/dump.rdb", entries, disk=here.disk.instantly())
@@ -241,6 +244,7 @@ STORY: tuple[tuple[str, str, bytes], ...] = (
           "Send later: server.loop.add_timer(0, send), where send() does client.push(encode(Push([b'invalidate', [key]]), 3)) and "
           "returns None. So it stands behind the reply, that of EXEC too. Take the readers of a key away when you tell them.")
 def install(solution: Any) -> None:
+    """Against: a client's own cache stays true by itself."""
     world, bob, alice = _tracking(solution)
     for number, (who, line, heard) in enumerate(STORY):
         before = len(bob.received)
