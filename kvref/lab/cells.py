@@ -46,19 +46,19 @@ def prepared(cells: list[Any]) -> list[Any]:
             cell.metadata.magics_language = "python"
         if cell.metadata.ends and cell.cell_type == "markdown":
             cell.source, rest = _explanation(cell.source)
-        if call := _predict(cell):
-            lines = cell.source.split("\n")
-            others = "\n".join([*lines[:call.lineno - 1], *lines[call.end_lineno:]]).strip()
+        if asked := _questions(cell):
+            asking = {line for call in asked for line in range(call.lineno, (call.end_lineno or 0) + 1)}
+            others = "\n".join(line for at, line in enumerate(cell.source.split("\n"), 1) if at not in asking).strip()
             done += [new_code_cell(others)] if others else []
-            cell = new_raw_cell(_card(*map(ast.literal_eval, call.args)))
+            cell = new_raw_cell("\n".join(_card(*map(ast.literal_eval, call.args)) for call in asked))
         done += [cell, new_markdown_cell(rest)] if rest else [cell]
     return done
 
 
 def _answers(cells: list[Any]) -> Iterator[tuple[int, int]]:
     """Places of answers: of the first cell whose output is one, and of the cell that ends the explanation."""
-    asked = [place for place, cell in enumerate(cells) if _predict(cell) or (
-        cell.cell_type == "markdown" and PREDICT.search(cell.source) and not any(map(_predict, cells[place + 1:][:1])))]
+    asked = [place for place, cell in enumerate(cells) if _questions(cell) or (
+        cell.cell_type == "markdown" and PREDICT.search(cell.source) and not any(map(_questions, cells[place + 1:][:1])))]
     for place, following in pairwise([*asked, len(cells)]):
         first = next((at for at in range(place + 1, following) if cells[at].get("outputs")), None)
         if first is not None:
@@ -82,12 +82,12 @@ def _tree(cell: Any) -> ast.Module:
     return ast.parse(re.sub(r"^[%!]", "#", cell.source, flags=re.M))
 
 
-def _predict(cell: Any) -> ast.Call | None:
-    """The question that a cell asks."""
+def _questions(cell: Any) -> list[ast.Call]:
+    """The calls of `predict` in a cell."""
     if cell.cell_type != "code" or "predict(" not in cell.source or cell.source.startswith("%%"):
-        return None
+        return []
     calls = (node.value for node in _tree(cell).body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
-    return next((call for call in calls if getattr(call.func, "id", "") == "predict"), None)
+    return [call for call in calls if getattr(call.func, "id", "") == "predict"]
 
 
 def _claim(cell: Any) -> str:

@@ -161,7 +161,7 @@ class Edition:
     def framed(self, path: str, title: str, content: str, kind: str, sections: Sequence[tuple[str, str]] = ()) -> bytes:
         """A whole page."""
         return self.frame.substitute(
-            title=escape(title), kind=kind, content=content, root="../" * path.count("/"),
+            title=escape(f"{title} · kvref" if path != "index.md" else title), kind=kind, content=content, root="../" * path.count("/"),
             neighbours=self.neighbours(path), sidebar=self.sidebar(path, sections) if kind != "source" else "").encode()
 
     def way(self, page: str, path: str, text: str, more: str = "") -> str:
