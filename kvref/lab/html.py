@@ -49,6 +49,7 @@ READING = ("These are pages to read. The course is made to be run: it then judge
 ABOUT = ('<p class="about">A page to read, with all that the cells have printed. Where you are asked to predict, decide '
          'first; then open your letter, and the answer. To run the cells, and have your exercises judged, '
          '<a href="../README.md#Two-commands">get the course itself</a>.</p>')
+TOUR = ("README.md", "What is where")
 TEACHING = ["## For teachers", ""]
 MORE = ["- [README](README.md): what is in, what is out, where kvref differs from Redis, how to run it",
         "- [The server](kvref/server.py), and the [map of the package](notebooks/00-start-here.ipynb#The-map-of-the-package)"]
@@ -134,7 +135,7 @@ class Edition:
             lexer = get_lexer_for_filename(path)
         except ClassNotFound:
             lexer = TextLexer()
-        lines = HtmlFormatter(linenos="inline", lineanchors="L", anchorlinenos=True, cssclass="listing")
+        lines = HtmlFormatter(linespans="L", cssclass="listing")         # #L-40 is line 40
         code = highlight(there.read_text(encoding="utf-8"), lexer, lines)
         return self.framed(path, path, f"<h1>{escape(path)}</h1>\n{code}", "source")
 
@@ -154,7 +155,8 @@ class Edition:
         for heading in soup.select("h1[id], h2[id], h3[id], h4[id]"):
             heading["id"] = unquote(str(heading["id"]))         # a browser decodes what it looks for
         sections = [(str(heading["id"]), _plain(heading)) for heading in soup.find_all("h2", id=True)]
-        return self.framed(path, _plain(soup.h1) if soup.h1 else path, str(soup), "text-page", sections)
+        return self.framed(path, _plain(soup.h1) if soup.h1 else path, str(soup),
+                           "text-page contents" if path == "index.md" else "text-page", sections)
 
     # ---- the frame -------------------------------------------------------------------------------
 
@@ -174,8 +176,8 @@ class Edition:
         number = Path(path).stem.partition("-")[0]
         solutions = f"notebooks/solutions/{number}.ipynb"
         if path not in self.chapters:
-            return "".join(self.way(path, chapter, f"Chapter {number}") for chapter in self.chapters
-                           if path == solutions and Path(chapter).name.startswith(f"{number}-"))
+            ours = (chapter for chapter in self.chapters if path == solutions and Path(chapter).name.startswith(f"{number}-"))
+            return "".join(self.way(path, chapter, f"Chapter {number}") for chapter in ours) or self.way(path, *TOUR)
         at = self.chapters.index(path)
         before, after = ([(other, _name(self.about[other].title)) for other in others]
                          for others in (self.chapters[:at][-1:], self.chapters[at + 1:][:1]))
