@@ -43,12 +43,12 @@ OURS_SAYS = "The files of this edition, made by python -m kvref.lab html; the ne
 AS_THEY_ARE = (".svg", ".png", ".rdb")              # no text, or shown by browsers
 ANSWER = "The answer: what the cell prints, and why"
 CURRENT = ' aria-current="page"'
-GET_IT = "(README.md#Two-commands)"
+GET_IT = "(README.md#two-commands)"
 READING = ("These are pages to read. The course is made to be run: it then judges your answers and your exercises. "
            f"[How to get it]{GET_IT}.")
 ABOUT = ('<p class="about">A page to read, with all that the cells have printed. Where you are asked to predict, decide '
          'first; then open your letter, and the answer. To run the cells, and have your exercises judged, '
-         '<a href="../README.md#Two-commands">get the course itself</a>.</p>')
+         '<a href="../README.md#two-commands">get the course itself</a>.</p>')
 TOUR = ("README.md", "What is where")
 TEACHING = ["## For teachers", ""]
 MORE = ["- [README](README.md): what is in, what is out, where kvref differs from Redis, how to run it",
@@ -67,6 +67,11 @@ class About(NamedTuple):
 
 def _plain(heading: Any) -> str:
     return "".join(heading.find_all(string=lambda text: text.parent.get("class") != ["anchor-link"])).strip()
+
+
+def _anchor(heading: str) -> str:
+    """The id of a heading in a Markdown file, as GitHub makes it; those of notebooks are as JupyterLab makes them."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def _name(title: str) -> str:
@@ -151,9 +156,9 @@ class Edition:
         for table in soup.find_all("table"):
             table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
         for mark in soup.find_all("a", class_="anchor-link"):
-            mark["aria-label"] = "Link to this section"
-        for heading in soup.select("h1[id], h2[id], h3[id], h4[id]"):
-            heading["id"] = unquote(str(heading["id"]))         # a browser decodes what it looks for
+            heading: Any = mark.parent
+            id = _anchor(_plain(heading)) if path.endswith(".md") else unquote(heading["id"])
+            heading["id"], mark["href"], mark["aria-label"] = id, f"#{quote(id)}", "Link to this section"
         sections = [(str(heading["id"]), _plain(heading)) for heading in soup.find_all("h2", id=True)]
         return self.framed(path, _plain(soup.h1) if soup.h1 else path, str(soup),
                            "text-page contents" if path == "index.md" else "text-page", sections)
