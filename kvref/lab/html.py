@@ -49,7 +49,7 @@ READING = ("These are pages to read. The course is made to be run: it then judge
 ABOUT = ('<p class="about">A page to read, with all that the cells have printed. Where you are asked to predict, decide '
          'first; then open your letter, and the answer. To run the cells, and have your exercises judged, '
          '<a href="../README.md#two-commands">get the course itself</a>.</p>')
-TOUR = ("README.md", "What is where")
+TOUR = ("README.md", "README")
 TEACHING = ["## For teachers", ""]
 MORE = ["- [README](README.md): what is in, what is out, where kvref differs from Redis, how to run it",
         "- [The server](kvref/server.py), and the [map of the package](notebooks/00-start-here.ipynb#The-map-of-the-package)"]
