@@ -289,7 +289,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_untouched(tmp_path: P
     (tmp_path / "index.html").write_text("mine")
     assert main(["html", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert said.err == f"kvref.lab: {tmp_path} is not empty and holds no edition of the course; choose another folder.\n"
+    assert said.err == f"kvref.lab: {tmp_path} is no empty folder, and holds no edition of the course; choose another one.\n"
     assert said.out == "" and everything(tmp_path) == {"index.html": b"mine"}
 
 

@@ -46,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     pages = commands.add_parser(
         "html", help="write the course as pages to read",
         description="Writes the course with its outputs as pages that ask the network for nothing and need no "
-                    "JavaScript; answers to predictions are folded. DIR is new, empty, or holds an earlier edition, which "
-                    "becomes this one. Open DIR/index.html.")
+                    "JavaScript; answers to predictions are folded. DIR is new, empty, or holds an earlier edition, "
+                    "which becomes this one. Open DIR/index.html.")
     pages.add_argument("folder", type=Path, metavar="DIR")
     pages.set_defaults(do=_html)
     normal = commands.add_parser(

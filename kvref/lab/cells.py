@@ -57,8 +57,8 @@ def prepared(cells: list[Any]) -> list[Any]:
 
 def _answers(cells: list[Any]) -> Iterator[tuple[int, int]]:
     """Places of answers: of the first cell whose output is one, and of the cell that ends the explanation."""
-    asked = [place for place, cell in enumerate(cells) if _questions(cell) or (
-        cell.cell_type == "markdown" and PREDICT.search(cell.source) and not any(map(_questions, cells[place + 1:][:1])))]
+    asked = [place for place, cell in enumerate(cells) if _questions(cell) or cell.cell_type == "markdown"
+             and PREDICT.search(cell.source) and not any(map(_questions, cells[place + 1:][:1]))]
     for place, following in pairwise([*asked, len(cells)]):
         first = next((at for at in range(place + 1, following) if cells[at].get("outputs")), None)
         if first is not None:

@@ -46,13 +46,14 @@ CURRENT = ' aria-current="page"'
 GET_IT = "(README.md#two-commands)"
 READING = ("These are pages to read. The course is made to be run: it then judges your answers and your exercises. "
            f"[How to get it]{GET_IT}.")
-ABOUT = ('<p class="about">A page to read, with all that the cells have printed. Where you are asked to predict, decide '
-         'first; then open your letter, and the answer. To run the cells, and have your exercises judged, '
+ABOUT = ('<p class="about">A page to read, with all that the cells have printed. Where you are asked to predict, '
+         'decide first; then open your letter, and the answer. To run the cells, and have your exercises judged, '
          '<a href="../README.md#two-commands">get the course itself</a>.</p>')
 TOUR = ("README.md", "README")
 TEACHING = ["## For teachers", ""]
 MORE = ["- [README](README.md): what is in, what is out, where kvref differs from Redis, how to run it",
-        "- [The server](kvref/server.py), and the [map of the package](notebooks/00-start-here.ipynb#The-map-of-the-package)"]
+        "- [The server](kvref/server.py)",
+        "- [The map of the package](notebooks/00-start-here.ipynb#The-map-of-the-package), with all of its source"]
 
 
 class About(NamedTuple):
@@ -168,8 +169,9 @@ class Edition:
     def framed(self, path: str, title: str, content: str, kind: str, sections: Sequence[tuple[str, str]] = ()) -> bytes:
         """A whole page."""
         return self.frame.substitute(
-            title=escape(f"{title} · kvref" if path != "index.md" else title), kind=kind, content=content, root="../" * path.count("/"),
-            neighbours=self.neighbours(path), sidebar=self.sidebar(path, sections) if kind != "source" else "").encode()
+            title=escape(f"{title} · kvref" if path != "index.md" else title), kind=kind, content=content,
+            root="../" * path.count("/"), neighbours=self.neighbours(path),
+            sidebar=self.sidebar(path, sections) if kind != "source" else "").encode()
 
     def way(self, page: str, path: str, text: str, more: str = "") -> str:
         """A link of the frame."""
@@ -180,9 +182,11 @@ class Edition:
         """Links to the chapters before and after, and between a chapter and its solutions."""
         number = Path(path).stem.partition("-")[0]
         solutions = f"notebooks/solutions/{number}.ipynb"
+        if path == solutions:
+            return "".join(self.way(path, chapter, f"Chapter {number}") for chapter in self.chapters
+                           if Path(chapter).name.startswith(f"{number}-"))
         if path not in self.chapters:
-            ours = (chapter for chapter in self.chapters if path == solutions and Path(chapter).name.startswith(f"{number}-"))
-            return "".join(self.way(path, chapter, f"Chapter {number}") for chapter in ours) or self.way(path, *TOUR)
+            return self.way(path, *TOUR)
         at = self.chapters.index(path)
         before, after = ([(other, _name(self.about[other].title)) for other in others]
                          for others in (self.chapters[:at][-1:], self.chapters[at + 1:][:1]))
@@ -205,7 +209,8 @@ class Edition:
         others = {path: about for path, about in self.about.items() if path not in self.chapters}
         chapters = [f"- **[{about.title}]({path})** <span class=minutes>{about.minutes}</span><br>{about.sentence}"
                     for path, about in self.about.items() if path not in others]
-        teaching = [f"- [{about.title}]({path}) {about.sentence}" for path, about in others.items() if path.endswith(".md")]
+        teaching = [f"- [{about.title}]({path}) {about.sentence}" for path, about in others.items()
+                    if path.endswith(".md")]
         solutions = [f"[{Path(path).stem}]({path})" for path in others if path.endswith(".ipynb")]
         rows = [intro, "", "## Chapters", "", READING, "", *chapters, "", *TEACHING * bool(teaching), *teaching, "",
                 "## Solutions", "", "One way to solve each exercise. Try first: chapter " + " · ".join(solutions), "",
@@ -235,7 +240,7 @@ def check(folder: Path) -> list[str]:
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return []
     if not (folder / OURS).is_file():
-        raise reader.LabError(f"{folder} is not empty and holds no edition of the course; choose another folder.")
+        raise reader.LabError(f"{folder} is no empty folder, and holds no edition of the course; choose another one.")
     names = (folder / OURS).read_text(encoding="utf-8").split("\n")[1:]
     return [name for name in names if name and not name.startswith("/") and ".." not in name.split("/")]
 
@@ -245,7 +250,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> str:
     old = check(folder)
     for name in files:
         if os.path.lexists(folder / name) and name not in old:
-            raise reader.LabError(f"{folder / name} is not of the edition in {folder}; move it, or choose another folder.")
+            raise reader.LabError(f"{folder / name} is not of the edition there; move it, or choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OURS).write_text(OURS_SAYS + "\n".join(sorted({*old, *files})) + "\n", encoding="utf-8")
     changed = [name for name in files if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]]
