@@ -406,10 +406,11 @@ def test_the_readers_copy_opens_in_jupyterlab(tmp_path: Path) -> None:
     pytest.importorskip("jupyterlab")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    terminal, keyboard = os.openpty()       # as a reader has it: there JupyterLab listens for Ctrl-C
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
     lab = subprocess.Popen([sys.executable, "-m", "kvref.lab", "open", str(tmp_path / "course"), "--no-browser", "--port", str(port)],
-                           cwd=ROOT, env={**os.environ, **own, "PYTHONUNBUFFERED": "1"}, text=True, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT)
+                           cwd=ROOT, env={**os.environ, **own, "PYTHONUNBUFFERED": "1"}, text=True, stdin=keyboard,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     patience = threading.Timer(120, lab.kill)
     patience.start()
     try:
@@ -432,9 +433,11 @@ def test_the_readers_copy_opens_in_jupyterlab(tmp_path: Path) -> None:
         theirs = [cell for cell in chapter["content"]["cells"] if cell["cell_type"] == "code"]
         assert len(theirs) > 10 and not any(cell["outputs"] for cell in theirs)
         lab.send_signal(signal.SIGINT)
-        lab.communicate()
-        assert lab.returncode == 0
+        said = lab.stdout.read()
+        assert lab.wait() == 0 and "Shutting down" in said
     finally:
         patience.cancel()
         lab.kill()
         lab.communicate()
+        os.close(terminal)
+        os.close(keyboard)
