@@ -106,7 +106,7 @@ def test_jupyterlab_opens_the_first_chapter_and_asks_nothing(tmp_path: Path) -> 
     assert {"--no-browser", "--port=9000", "--x=1", "--ServerApp.answer_yes=True"} <= set(inside)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["open", "--help"], ["normalise", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["open", "--help"], ["html", "--help"], ["normalise", "--help"]])
 def test_help_is_there(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)

@@ -3,6 +3,7 @@
     %load_ext kvref.lab             in a notebook: from now on it knows the cell magics %%redis and %%real
     from kvref.lab import Table, Timeline, Wire, figure, judge, predict, progress
     python -m kvref.lab open        the course, in a folder of the reader's own
+    python -m kvref.lab html DIR    the course as pages to read
     python -m kvref.lab normalise   execute notebooks, and write them so that a diff shows what changed
 
 Interface:
@@ -23,6 +24,8 @@ Interface:
   - modules      the map of the package, read from the package
   - cli          replies as redis-cli prints them
   - reader       the reader's copy of the course, and JupyterLab on it
+  - html         the course as pages, from the committed notebooks and their outputs
+  - cells        the cells of a notebook as a page shows them
   - normalise    notebooks as they are committed
 
 This is the only place in kvref that uses more than the standard library. Nothing of it is imported before it

@@ -1,4 +1,4 @@
-"""python -m kvref.lab open | normalise: the course, for those who read it and for those who write it.
+"""python -m kvref.lab open | html | normalise: the course, for those who run it, who read it, and who write it.
 
 Interface:
   - main(words)    the exit status: 0, or 1 with one sentence on standard error
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from kvref.lab import reader
 
-ABOUT = "The course that takes a Redis apart: open it to read and run it, normalise it after changing it."
+ABOUT = ("The course that takes a Redis apart. open: read and run it. html: make pages of it, to be read only. "
+         "normalise: after changing it.")
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,7 +34,7 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m kvref.lab", description=ABOUT)
-    commands = parser.add_subparsers(required=True, metavar="open | normalise")
+    commands = parser.add_subparsers(required=True, metavar="open | html | normalise")
     opens = commands.add_parser(
         "open", help="open the course in JupyterLab, in a folder of your own",
         description="Copies the chapters that FOLDER lacks, without their outputs, and opens JupyterLab there. What "
@@ -42,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     opens.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
     opens.add_argument("--port", type=int, help="of JupyterLab; default: 8888, or the next that is free")
     opens.set_defaults(do=_open)
+    pages = commands.add_parser(
+        "html", help="write the course as pages to read",
+        description="Writes the course with its outputs as pages that ask the network for nothing and need no "
+                    "JavaScript; answers to predictions are folded. DIR is new, empty, or holds an earlier edition, "
+                    "which becomes this one. Open DIR/index.html.")
+    pages.add_argument("folder", type=Path, metavar="DIR")
+    pages.set_defaults(do=_html)
     normal = commands.add_parser(
         "normalise", help="execute notebooks and write them as they are committed",
         description="Executes notebooks and writes them so that a diff shows what has changed and nothing else.")
@@ -55,6 +63,16 @@ def _open(options: argparse.Namespace, more: list[str]) -> int:
     folder = options.folder or reader.default_copy()
     print(reader.fill(folder), "Ctrl-C here ends JupyterLab.", flush=True)
     reader.run_lab(folder, not options.no_browser, options.port, more)
+    return 0
+
+
+def _html(options: argparse.Namespace, _: list[str]) -> int:
+    from kvref.lab import html
+    try:
+        html.check(options.folder)
+        print(html.write(options.folder, html.build()))
+    except OSError as error:
+        raise reader.LabError(f"{error.filename or options.folder}: {error.strerror}.") from None
     return 0
 
 

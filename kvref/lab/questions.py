@@ -101,10 +101,10 @@ def predict(id: str, question: str, options: Mapping[str, str], mine: str | None
     if letter not in options:
         return print(f"mine={mine!r} is none of the letters {', '.join(options)}.")
     record().note(id, first=letter, last=letter, right=letter == answer["right"])
-    print("\n" + _verdict(letter, answer))
+    print("\n" + verdict(letter, answer))
 
 
-def _verdict(letter: str, answer: dict[str, Any]) -> str:
+def verdict(letter: str, answer: dict[str, Any]) -> str:
     if letter == answer["right"]:
         return f"({letter}) it is. {answer['why']}"
     name, why_not, where = answer[letter]
@@ -130,7 +130,7 @@ def concepts(test: str, mine: Mapping[int, str] = {}) -> None:
         if given in question["options"]:
             record().note(id, first=given, last=given, right=given == question["right"])
             if test == "post":
-                print("      " + _verdict(given, question).replace("\n", "\n      "))
+                print("      " + verdict(given, question).replace("\n", "\n      "))
     noted = sum(f"{test}-{name}" in record().answers for name in answers("concepts"))
     print(f"{noted} of {len(answers(test))} answers noted." if noted else
           'Your answers: put mine={1: "a", 2: "c", ...} and run the cell. They are noted, not judged.')
