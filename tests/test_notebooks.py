@@ -119,6 +119,15 @@ def test_the_parts_of_a_chapter_look_the_same_everywhere(path: Path) -> None:
     assert asked == [str(each) for each in range(1, len(asked) + 1)]
 
 
+def test_a_term_is_introduced_in_bold_once_in_the_whole_course() -> None:
+    """Later chapters remind of it in italics. What ends in a colon or a full stop is a label, or a whole sentence."""
+    home: dict[str, str] = {}
+    for path in CHAPTERS:
+        text = re.sub(r"<details>.*?</details>", "", prose(path), flags=re.S)
+        for term in re.findall(r"(?<!\*)\*\*([A-Za-z][^*]*?[^*:.])\*\*", text):
+            assert home.setdefault(term.lower(), number(path)) == number(path), term
+
+
 @each(CHAPTERS)
 def test_every_link_leads_somewhere(path: Path) -> None:
     def anchors(there: Path) -> set[str]:
