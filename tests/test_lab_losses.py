@@ -60,6 +60,13 @@ def test_the_figures_draw_them(sweeps: Any, drawn: list[Any]) -> None:
     assert {text.get_text() for text in points[0].texts} == set(CHOSEN)
 
 
+def test_a_mode_has_one_colour_in_all_figures(sweeps: Any, drawn: list[Any]) -> None:
+    rows = lab.summary_rows(sweeps, dict.fromkeys(CHOSEN, 1.0))
+    lab.frontier([*rows, rows[-1]._replace(mode="AOF always, 8 clients", price=0.1)], "a claim")
+    points = [line.get_color() for line in drawn[0].axes[0].lines]
+    assert points == [lab.INKS[mode] for mode in (*CHOSEN, "AOF always")]
+
+
 def test_outcomes_are_shares_of_the_states_behind_an_operation(drawn: list[Any]) -> None:
     mine = Scenario("mine", ALWAYS, every(100, "ann", "INCR n", until_ms=300))
     report = explore(mine, profiles=CRASHES, states=8, workers=1)

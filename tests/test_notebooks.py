@@ -105,6 +105,30 @@ def test_a_chapter_has_its_parts_in_their_order(path: Path) -> None:
 
 
 @each(CHAPTERS)
+def test_the_parts_of_a_chapter_look_the_same_everywhere(path: Path) -> None:
+    text = prose(path)
+    assert re.search(r"^\*\*Time:\*\* \d+ minutes\. \*\*What you need:\*\* ", text, re.M)
+    assert "**A common misconception:** *" in text
+    exercises = text.partition("\n## Exercises\n")[2].partition("\n## Check yourself\n")
+    assert exercises[0].startswith("\n`judge` says what is wrong and gives a hint each time. The [solutions]"
+                                   f"(../notebooks/solutions/{number(path)}.ipynb) are for afterwards.\n")
+    titles = re.findall(r"^\*\*(\d) · [^*]+\*\* \(\d+ minutes\)", exercises[0], re.M)
+    assert titles == [str(each) for each in range(1, len(judging.exercises(number(path))) + 1)]
+    assert exercises[2].startswith("\nAnswer aloud, then open the answer.\n\n<details><summary>1. ")
+    asked = re.findall(r"<summary>(\d)?", exercises[2])
+    assert asked == [str(each) for each in range(1, len(asked) + 1)]
+
+
+def test_a_term_is_introduced_in_bold_once_in_the_whole_course() -> None:
+    """Later chapters remind of it in italics. What ends in a colon or a full stop is a label, or a whole sentence."""
+    home: dict[str, str] = {}
+    for path in CHAPTERS:
+        text = re.sub(r"<details>.*?</details>", "", prose(path), flags=re.S)
+        for term in re.findall(r"(?<!\*)\*\*([A-Za-z][^*]*?[^*:.])\*\*", text):
+            assert home.setdefault(term.lower(), number(path)) == number(path), term
+
+
+@each(CHAPTERS)
 def test_every_link_leads_somewhere(path: Path) -> None:
     def anchors(there: Path) -> set[str]:
         return {heading.replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", prose(there), re.M)}
@@ -254,16 +278,42 @@ def test_every_name_exists(path: Path) -> None:
     assert not wrong
 
 
+CLAIMS = {                              # the sentences that the course puts to the test, and the chapters that do
+    "key-value, NoSQL, no schema": ["01"],
+    "in memory, therefore fast, therefore a cache": ["01", "05"],
+    "single-threaded, yet many clients: non-blocking I/O and an event loop": ["03"],
+    "snapshot every two seconds, crash one second after: that second is gone": ["06", "11a"],
+    "RDB is compact, a binary picture of a point in time": ["06", "07"],
+    "AOF logs every write, and replay gives the data set as it was at the last write before the crash": ["09", "11a"],
+    "more granular than snapshots": ["11a"],
+    "publishers and subscribers do not know each other; dynamic; to all current subscribers": ["12"],
+    "pub/sub: no durability": ["12"],
+    "pub/sub: no ordered delivery": ["12"],
+    "pub/sub: no complex routing (RabbitMQ, Kafka have it)": ["12"]}
+
+
+def claims() -> dict[str, list[tuple[str, str, str]]]:
+    """The table in chapter 00: sentence -> (chapter, file, heading) of the cells that show the verdict."""
+    text = prose(ROOT / "notebooks" / "00-start-here.ipynb")
+    rows = re.findall(r"^\| (.+) \| (.+) \| (\[\d\d[ab]?\]\(.+\)) \|$", text, re.M)
+    return {sentence: re.findall(r"\[(\d\d[ab]?)\]\((\S+?)#(\S+?)\)(?:, |$)", links) for sentence, _, links in rows}
+
+
+def test_every_claim_of_the_course_is_a_row_of_the_first_chapter() -> None:
+    assert {sentence: list(dict.fromkeys(chapter for chapter, _, _ in places))
+            for sentence, places in claims().items() if sentence in CLAIMS} == CLAIMS
+
+
 def test_every_claim_of_the_course_leads_to_the_cell_that_shows_it() -> None:
-    """Rows of the table in chapter 00: sentence, verdict, [chapter](file#heading)."""
-    rows = re.findall(r"^\| (.+) \| (.+) \| \[(\d\d[ab]?)\]\((\S+?)#(\S+)\) \|$", prose(ROOT / "notebooks" / "00-start-here.ipynb"), re.M)
-    assert len(rows) >= 3
-    for _, _, chapter, file, anchor in rows:
-        there = [cell.source for cell in nbformat.read(ROOT / "notebooks" / file, as_version=4).cells]
-        at = [place for place, source in enumerate(there) for heading in re.findall(r"^#+ (.+)$", source, re.M)
-              if heading.replace(" ", "-") == anchor]
-        assert file.startswith(chapter) and len(at) == 1, (file, anchor)
-        assert any(cell.cell_type == "code" for cell in nbformat.read(ROOT / "notebooks" / file, as_version=4).cells[at[0]:])
+    """Behind the heading, and before the next one as high, there is a cell that was run."""
+    for chapter, file, anchor in [place for places in claims().values() for place in places]:
+        there = nbformat.read(ROOT / "notebooks" / file, as_version=4).cells
+        headings = [(at, level, text.replace(" ", "-")) for at, cell in enumerate(there) if cell.cell_type == "markdown"
+                    for level, text in re.findall(r"^(#+) (.+)$", cell.source, re.M)]
+        at, level = next((at, level) for at, level, text in headings if text == anchor)
+        end = next((other for other, other_level, _ in headings if other > at and len(other_level) <= len(level)), None)
+        assert file.startswith(chapter + "-") and [text for _, _, text in headings].count(anchor) == 1, (file, anchor)
+        assert any(cell.cell_type == "code" and cell.outputs for cell in there[at:end]), (file, anchor)
 
 
 # --- elsewhere -------------------------------------------------------------------------------------------------------

@@ -40,8 +40,9 @@ def crash_name(crash: str) -> str:
 
 
 def ink(mode: str, number: int = 0) -> str:
-    """A mode's colour; of one that is not in the course, by its number."""
-    return INKS.get(mode, COLOURS[number % len(COLOURS)])
+    """A mode's colour, also where more is said of it: "AOF always, 8 clients". Of one that is not in the course, by its
+    number."""
+    return INKS.get(mode.partition(",")[0], COLOURS[number % len(COLOURS)])
 
 
 # ---- one crash an instant ------------------------------------------------------------------------
@@ -143,8 +144,8 @@ def frontier(rows: Iterable[Row], claim: str, crash: str = "ext4") -> None:
     for row in rows:
         places.setdefault((round(100 * row.price, 1), row.worst[crash]), []).append(row.mode)
     with figure(claim, "throughput (% of no persistence)", f"worst {LOST}", height=4) as axes:
-        for (price, worst), modes in places.items():
-            axes.plot([price], [worst], "o", color=BLUE, markersize=9, clip_on=False)
+        for number, ((price, worst), modes) in enumerate(places.items()):
+            axes.plot([price], [worst], "o", color=ink(modes[0], number), markersize=9, clip_on=False)
             if price > 50:
                 axes.annotate(", ".join(modes), (price, worst), (-9, 0), textcoords="offset points", va="center",
                               ha="right")

@@ -28,7 +28,7 @@ LEFT, RIGHT, TOP, HEIGHT, GAP, WIDTH = 90, 730, 96, 56, 22, 960     # of the pan
 HEAD: Final = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" \
 aria-labelledby="title about">
-  <title id="title">How many acknowledged writes does a power cut take?</title>
+  <title id="title">How many acknowledged writes does a power loss take?</title>
   <desc id="about">{about}</desc>
   <style>
     text {{ font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; \
@@ -41,7 +41,7 @@ font-size: 15px; fill: #1f2933 }}
     .axis {{ stroke: #9aa5b1 }}
   </style>
   <rect width="{width}" height="{height}" rx="12" fill="#ffffff"/>
-  <text x="28" y="40" class="big">How many of your 1,000 acknowledged writes does a power cut take?</text>
+  <text x="28" y="40" class="big">How many of your 1,000 acknowledged writes does a power loss take?</text>
   <text x="28" y="64" class="small">100 writes a second for ten seconds, each answered with OK; \
 lost writes, by the instant at which the plug is pulled</text>
 """
@@ -115,7 +115,7 @@ def rows() -> list[Row]:
 
 def table(found: Sequence[Row]) -> str:
     """Worst and mean loss of both crashes, whether a start may be refused, and the throughput that is left."""
-    lines = ["| mode | kill -9: worst / mean | power cut: worst / mean | oldest lost write | may refuse to start "
+    lines = ["| mode | kill -9: worst / mean | power loss: worst / mean | oldest lost write | may refuse to start "
              "| throughput |",
              "|---|---|---|---|---|---|"]
     for row in found:

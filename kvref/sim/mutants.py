@@ -125,7 +125,7 @@ def _send_when_writable(patch: Patch) -> None:
 @mutant("fsync-in-background", "I1", "ext4", "always", "almost everybody, once, for speed")
 def _fsync_in_background(patch: Patch) -> None:
     """`always` hands its fsync to another thread and does not wait for it. It is much faster, and `kill -9` never
-    loses anything. The reply runs ahead of the disk by one fsync: a power cut finds out."""
+    loses anything. The reply runs ahead of the disk by one fsync: a power loss finds out."""
     def fsync(self: AppendOnlyFile) -> None:
         if not self.job:
             self._job_size, self._job_count = self.size, self._written
@@ -136,7 +136,7 @@ def _fsync_in_background(patch: Patch) -> None:
 @mutant("written-by-the-clock", "I3", "process", "everysec", "every log with a buffer of its own")
 def _written_by_the_clock(patch: Patch) -> None:
     """The log is kept in the server's memory and written once a second, together with the fsync: fewer system
-    calls. With `everysec` a second may be lost anyway, somebody said. But a second of a power cut is not a second
+    calls. With `everysec` a second may be lost anyway, somebody said. But a second of a power loss is not a second
     of every crash: what the kernel has, a dead process cannot lose."""
     flush = AppendOnlyFile.flush
 
@@ -186,7 +186,7 @@ def _commit(patch: Patch, changed: Callable[..., None]) -> None:
 @mutant("rename-not-durable", "I4", "ext4", "rdb", "Redis 3487, 10737")
 def _rename_not_durable(patch: Patch) -> None:
     """The snapshot is written, fsynced and renamed, and reported done. But a name lives in its directory, which
-    has not been fsynced: after a power cut the old file is back. Redis learned it in 2022 from an article about
+    has not been fsynced: after a power loss the old file is back. Redis learned it in 2022 from an article about
     how data reaches the disk."""
     def commit(disk: Disk, path: str, temp: str, blocks: Any, sync_every: int = 0) -> None:
         _write(disk, temp, blocks)
@@ -196,7 +196,7 @@ def _rename_not_durable(patch: Patch) -> None:
 
 @mutant("rename-before-fsync", "I10", "ext4", "rdb", "desktops on ext4, 2009 (Ubuntu 317781)")
 def _rename_before_fsync(patch: Patch) -> None:
-    """The new file gets its name first and is fsynced then. A power cut between the two leaves the name and none
+    """The new file gets its name first and is fsynced then. A power loss between the two leaves the name and none
     of the bytes: an empty file. Thousands found their settings like that when ext4 came; it now forces the bytes
     out where the rename replaces a file, which is no help for the first."""
     def commit(disk: Disk, path: str, temp: str, blocks: Any, sync_every: int = 0) -> None:
@@ -657,7 +657,7 @@ def _strays_loaded(patch: Patch) -> None:
 @mutant("exec-not-wrapped", "I5", "torn", "always-exec", "Redis 6152")
 def _exec_not_wrapped(patch: Patch) -> None:
     """The effects of a transaction are logged one after another, without MULTI before and EXEC behind them. They
-    leave in one write, so that no crash of the process can part them. A power cut can: the money has left one
+    leave in one write, so that no crash of the process can part them. A power loss can: the money has left one
     account and has not reached the other."""
     def close_unit(self: Server) -> None:
         unit, self.unit = self.unit, []

@@ -204,7 +204,7 @@ def adopt(solution: Any) -> None:
             world.kill()
             holds(world, size, "At the second start")
             world.power_loss()
-            holds(world, size, "After a power cut that keeps only what is synced")
+            holds(world, size, "After a power loss that keeps only what is synced")
         _explored()
         _full_disk()
 
