@@ -4,6 +4,7 @@
     from kvref.lab import Table, Timeline, Wire, figure, judge, predict, progress
     python -m kvref.lab open        the course, in a folder of the reader's own
     python -m kvref.lab normalise   execute notebooks, and write them so that a diff shows what changed
+    python -m kvref.lab grade       judge the designs of somebody's capstone, with a seed of your own
 
 Interface:
   - redis_magic  %%redis: commands in a cell, replies as redis-cli prints them
@@ -17,6 +18,8 @@ Interface:
   - timeline     Timeline: what the event loop did, as a table and as a figure
   - losses       what crashes have lost: tables, sawtooth, ECDF, frontier, outcomes
   - plug         kill -9 of real servers, and a count of what was lost
+  - capstone     guarantees as sentences, designs, and the judge of both
+  - briefs       the three customers of the capstone, as data
   - readme       the README's picture and table of losses
   - figures      figure: one look for all figures
   - modules      the map of the package, read from the package
