@@ -88,7 +88,7 @@ class Clause(NamedTuple):
 def read_guarantee(text: str, brief: Brief) -> list[Clause]:
     """The clauses of a sentence. A crash alone stands for the clause before it, under that crash, too."""
     clauses = list[Clause]()
-    for part in re.split(r"\s+and\s+|\s*&\s*|\s*\n\s*", text.strip()):
+    for part in re.split(r"\s+and\s+|\s*[&,\n]\s*", text.strip()):
         if clauses and clauses[-1].crash and re.fullmatch(r"kill|\w+_crash|power_loss\(.*\)", part):
             clauses.append(clauses[-1]._replace(crash=_crash(part, brief)))
         elif part:
@@ -100,7 +100,7 @@ def _clause(part: str, brief: Brief) -> Clause:
     found = CLAUSE.fullmatch(part)
     if not found:
         raise Unclear(f"{part!r} is no clause. Write a measure, a sign ({', '.join(SIGNS)}), a number and, if a crash belongs to it, "
-                      f"under and the crash: {next(iter(brief.needs)).split()[0]} {next(iter(brief.needs)).split()[1]} 3")
+                      "under and the crash: lost_writes <= 3 under kill")
     measure, sign, bound, crash = found.groups()
     if measure not in brief.words:
         raise Unclear(f"There is no measure {measure!r} in this brief; there are {', '.join(brief.words)}.")
@@ -306,7 +306,8 @@ def _too_little(brief: Brief, clauses: list[Clause], missing: list[Clause], mine
                 rows = [("the brief", brief.needs[str(need)]), words, ("keeps them", whose), ("and yet", f"{need.measure} is {found}"),
                         *_crash_rows(trial, found.moment)]
                 return Verdict(WEAK, said, rows, _crash_of(trial, found))
-    return Verdict(WEAK, said, [("the brief", brief.needs[str(missing[0])]), words])
+    nobody = "nobody on the menu keeps your words and does what is forbidden; somebody may"
+    return Verdict(WEAK, said, [("the brief", brief.needs[str(missing[0])]), words, ("the menu", nobody)])
 
 
 def _crash_of(trial: Trial, found: Found) -> tuple[Scenario, str] | None:
@@ -368,12 +369,12 @@ def about(brief: str | Brief) -> Any:
 
 def handed_in() -> str:
     """As JSON, for `grade`."""
-    return json.dumps(_handed_in)
+    return json.dumps(_handed_in, default=str)
 
 
 def grade(path: Path, seed: int) -> dict[str, Verdict]:
     """Run a notebook, and judge here what it has handed in last for each brief. What raises there stops nothing."""
     from kvref.lab import normalise
-    last = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())")
-    given: dict[str, tuple[str, dict[str, Any]]] = json.loads(last)
+    said = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())").splitlines()
+    given: dict[str, tuple[str, dict[str, Any]]] = json.loads(said[-1] if said else "{}")
     return {name: judge_design(name, *given.get(name, ("", {})), seed) for name in BRIEFS}
