@@ -120,7 +120,8 @@ def test_an_order_is_done_at_most_once_or_at_least_once(messaging: str, lost: bo
 
 def test_a_worker_that_lives_on_finishes_what_it_has_in_hand() -> None:
     trial = Trial(QUEUE, {"appendonly": "yes", "appendfsync": "always", "messaging": "list"})
-    assert not trial.worst(Clause("lost_jobs", "==", 0, KILL)).value and trial.worst(Clause("lost_jobs", "==", 0, WORKER)).value == 1
+    lost = {crash: trial.worst(Clause("lost_jobs", "==", 0, crash)).value for crash in (KILL, POWER, WORKER)}
+    assert lost == {KILL: 0, POWER: 0, WORKER: 1}
 
 
 def test_eviction_loses_orders_and_scores_without_a_crash_of_the_disk() -> None:

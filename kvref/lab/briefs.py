@@ -238,10 +238,10 @@ def taken(run: Run, moment: Moment) -> list[Job]:
 
 
 def lost_jobs(run: Run, moment: Moment) -> set[int]:
-    """A kill ends the server alone: what the worker has in hand, it will finish."""
+    """Unless the worker dies itself, it finishes what it has in hand: it is on another computer."""
     mine = taken(run, moment)
     safe = listed(moment.state, b"jobs", b"doing") | (listed(moment.state, b"results") & {job.number for job in mine})
-    if moment.crash == KILL:
+    if moment.crash != WORKER:
         now_ms = run.ms(moment.now_us)
         safe |= {job.number for job in mine if now_ms < job.done_ms + WORK_MS // 6 + 5}
     return answered(run, moment, "office") - safe
@@ -254,10 +254,11 @@ def repeated_jobs(run: Run, moment: Moment) -> set[int]:
 
 
 QUEUE = Brief("queue", """\
-An office takes twenty orders a second, and each becomes a job for a worker. The worker takes a job, works 30 ms, and writes the
-result into the list `results`. It goes away once, for 0.6 seconds. The office believes an order taken when Redis has answered.
-  - No order that was taken may be lost: not when the server's process is killed, not when the worker dies with a job in its hand,
-    not when the power of them all fails (disks with ext4).
+An office takes twenty orders a second, and each becomes a job for a worker on another computer. The worker takes a job, works 30 ms,
+and writes the result into the list `results`. It goes away once, for 0.6 seconds. For the office an order is taken when Redis has
+answered.
+  - No order that was taken may be lost: not when the server's process is killed, not when the power of its computer fails (ext4),
+    not when the worker dies with a job in its hand.
   - An order may be done twice. It has a number, and the machine that packs it can tell.
   - No write is refused.""",
     {f"lost_jobs == 0 under {KILL}": "No order may be lost when the server's process is killed.",
