@@ -26,7 +26,7 @@ GOOD: dict[str, tuple[str, dict[str, Any]]] = {
     "board": ('lost_seconds <= 1.5 under power_loss("ext4") and sleeper_kb <= 40 and missed_messages == 0 and refused_writes == 0',
               {"appendonly": "yes", "messaging": "pubsub", "client-output-buffer-limit": "pubsub 32kb 16kb 1"})}
 ONE_SECOND = Clause("lost_seconds", "<=", 1, POWER)
-SEEDS = range(1, 13)
+SEEDS = (1, 2, 3, 9)                                    # 9 has an instant in the gap of everysec
 LIKES = Brief("likes", "A story.", {f"lost_writes <= 60 under {POWER}": "Sixty likes may be lost."},
               lambda choices: every(20, "ann", "INCR likes", until_ms=2000),
               ({"save": "1 1"}, {"appendonly": "yes"}, {"appendonly": "yes", "appendfsync": "always"}))
@@ -72,8 +72,8 @@ def test_every_need_is_broken_by_some_design_of_the_menu(name: str) -> None:
 
 @by_name()
 def test_what_is_true_is_true_under_many_seeds(name: str) -> None:
-    guarantee, design = GOOD[name]
-    assert {seed: judge_design(name, guarantee, design, seed).kind for seed in SEEDS} == dict.fromkeys(SEEDS, TRUE)
+    clauses = read_guarantee(GOOD[name][0], BRIEFS[name])
+    assert {seed: Trial(BRIEFS[name], GOOD[name][1], seed).keeps(clauses) for seed in SEEDS} == dict.fromkeys(SEEDS, True)
 
 
 @by_name()
@@ -158,7 +158,7 @@ def test_a_bound_without_room_is_found_out_by_some_seed_and_not_by_all() -> None
 
 def test_a_cache_on_the_edge_is_found_out_by_some_seed_and_not_by_all() -> None:
     need = Clause("hit_rate", ">=", 0.6)
-    kept = [Trial(CACHE, {**GOOD["cache"][1], "maxmemory": "25kb"}, seed).keeps([need]) for seed in SEEDS]
+    kept = [Trial(CACHE, {**GOOD["cache"][1], "maxmemory": "25kb"}, seed).keeps([need]) for seed in range(1, 9)]
     assert any(kept) and not all(kept)
 
 
@@ -228,10 +228,9 @@ def test_a_clause_covers_a_need_if_it_allows_nothing_more(mine: str, need: str, 
 
 def test_a_power_loss_takes_all_that_a_kill_takes() -> None:
     """What `covers` goes by."""
-    for design in QUEUE.menu:
-        trial = Trial(QUEUE, design)
+    for trial in capstone._menu(QUEUE, 1)[:4]:
         killed, cut = (trial.worst(Clause("lost_jobs", "==", 0, crash)).value for crash in (KILL, POWER))
-        assert killed <= cut, design
+        assert killed <= cut, trial.design
 
 
 @pytest.mark.parametrize("design, says", [
@@ -245,8 +244,8 @@ def test_a_design_that_no_server_takes_gets_one_sentence(design: Any, says: str)
 
 def test_nonsense_gets_a_verdict_and_no_traceback() -> None:
     for brief in (*BRIEFS, "poem", 7, None):
-        for guarantee in ("", "x", 7, None, GOOD["cache"][0]):
-            for design in ({}, [], None, {"save": object()}, "x"):
+        for guarantee in ("", 7, GOOD["cache"][0]):
+            for design in ({}, None, {"save": object()}):
                 verdict = judge_design(brief, guarantee, design)        # type: ignore[arg-type]
                 assert verdict.kind in (UNCLEAR, NOT_BEGUN, WEAK) and verdict._repr_html_().startswith("<div")
 
