@@ -183,6 +183,7 @@ rare. A cache stands in front: GET, and after a miss the shop makes the page, an
 # ---- a job queue that may lose nothing -----------------------------------------------------------
 
 JOBS, GAP_MS, WORK_MS, AWAY_MS, BACK_MS = 80, 50, 30, 1500, 2100
+SAYS_MS, KNOWS_MS = 5, 20           # after the work: the worker sends the result; it has the answer, and lets go
 
 
 class Job(NamedTuple):
@@ -191,7 +192,7 @@ class Job(NamedTuple):
     number: int
     sent_ms: int
     taken_ms: int
-    done_ms: int                    # and WORK_MS // 6 later the worker says so
+    done_ms: int
 
 
 def plan(messaging: str) -> list[Job]:
@@ -220,8 +221,8 @@ def orders(choices: Mapping[str, Any]) -> Script:
         result, done = f"RPUSH results job:{number}", f"LREM doing 1 job:{number}"
         script += () if how == PUBSUB else at(taken_ms, "worker", take)
         said = {ACK: ("MULTI", result, done, "EXEC"), TWO_STEPS: (done,)}.get(how, (result,))
-        script += at(done_ms + WORK_MS // 6, "worker", *said)
-        script += at(done_ms + WORK_MS // 6 + 2, "worker", result) if how == TWO_STEPS else ()
+        script += at(done_ms + SAYS_MS, "worker", *said)
+        script += at(done_ms + SAYS_MS + 2, "worker", result) if how == TWO_STEPS else ()
     return tuple(script)
 
 
@@ -238,12 +239,12 @@ def taken(run: Run, moment: Moment) -> list[Job]:
 
 
 def lost_jobs(run: Run, moment: Moment) -> set[int]:
-    """Unless the worker dies itself, it finishes what it has in hand: it is on another computer."""
+    """Unless the worker dies itself, it finishes what it has in hand, and says so again: it is on another computer."""
     mine = taken(run, moment)
     safe = listed(moment.state, b"jobs", b"doing") | (listed(moment.state, b"results") & {job.number for job in mine})
     if moment.crash != WORKER:
         now_ms = run.ms(moment.now_us)
-        safe |= {job.number for job in mine if now_ms < job.done_ms + WORK_MS // 6 + 5}
+        safe |= {job.number for job in mine if now_ms < job.done_ms + KNOWS_MS}
     return answered(run, moment, "office") - safe
 
 

@@ -113,9 +113,13 @@ def _clause(part: str, brief: Brief) -> Clause:
 
 def _crash(text: str, brief: Brief) -> str:
     name = text.strip().replace("'", '"')
-    if name not in (*brief.crashes, *POWERS):
-        raise Unclear(f"There is no crash {text!r} in this brief; there are {', '.join(dict.fromkeys((*brief.crashes, *POWERS)))}.")
+    if name not in _crashes(brief):
+        raise Unclear(f"There is no crash {text!r} in this brief; there are {', '.join(_crashes(brief))}.")
     return name
+
+
+def _crashes(brief: Brief) -> list[str]:
+    return list(dict.fromkeys((*brief.crashes, *POWERS)))
 
 
 # ---- the design ----------------------------------------------------------------------------------
@@ -271,7 +275,7 @@ def judge_design(brief: str | Brief, guarantee: str = "", design: Mapping[str, A
 def _judged(brief: Brief, guarantee: str, design: Mapping[str, Any], seed: int, mutant: str) -> Verdict:
     if not guarantee.strip():
         return Verdict(NOT_BEGUN, "write the guarantee first. It is a sentence of these words; about(...) explains them.",
-                       [("measures", ", ".join(brief.words)), ("crashes", ", ".join(dict.fromkeys((*brief.crashes, *POWERS))))])
+                       [("measures", ", ".join(brief.words)), ("crashes", ", ".join(_crashes(brief)))])
     clauses, needs = read_guarantee(guarantee, brief), [read_guarantee(need, brief)[0] for need in brief.needs]
     mine = Trial(brief, design, seed, mutant) if design else None
     missing = [need for need in needs if not any(clause.covers(need) for clause in clauses)]
@@ -361,7 +365,7 @@ def about(brief: str | Brief) -> Any:
     known = BRIEFS[brief] if isinstance(brief, str) else brief
     words = Table(("measure", "what it is", "needs a crash"), [(name, each.about, each.under) for name, each in known.words.items()])
     choices = [f"  {name}: {', '.join(options) or 'a whole number, 0 for none'}" for name, options in known.choices.items()]
-    return Sentence("\n".join([known.story, "", repr(words), "", f"crashes: {', '.join(known.crashes)}",
+    return Sentence("\n".join([known.story, "", repr(words), "", f"crashes: {', '.join(_crashes(known))}",
                                f"directives: {', '.join(DIRECTIVES)}", *choices]))
 
 
