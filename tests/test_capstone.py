@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nbformat import read
 from nbformat.v4 import new_code_cell, new_notebook, writes
 
 from kvref.lab import capstone, normalise, questions
@@ -294,6 +296,14 @@ def test_grade_of_a_notebook_without_designs_fails_and_of_none_says_so(
     assert capsys.readouterr().out.count("NOT BEGUN") == 3
     assert main(["grade", str(tmp_path / "nothing.ipynb"), "--seed", "5"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_the_chapter_hands_in_is_the_reader_s_own() -> None:
+    """No cell behind them judges another design of the same brief."""
+    code = [cell.source for cell in read(ROOT / "notebooks" / "14-capstone.ipynb", 4).cells if cell.cell_type == "code"]
+    for name in BRIEFS:
+        last = [call for source in code for call in re.findall(rf'judge_design\("{name}", (.+)\)', source)][-1]
+        assert last == f"{name}_guarantee, {name}_design, seed=SEED"
 
 
 def test_the_worked_designs_are_true() -> None:

@@ -135,7 +135,8 @@ def concepts(test: str, mine: Mapping[int, str] = {}) -> None:
                 print("      " + _verdict(given, question).replace("\n", "\n      "))
     noted = sum(f"{test}-{name}" in record().answers for name in answers("concepts"))
     print(f"{noted} of {len(answers(test))} answers noted." if noted else
-          'Your answers: put mine={1: "a", 2: "c", ...} and run the cell. They are noted, not judged.')
+          'Your answers: put mine={1: "a", 2: "c", ...} and run the cell. They are noted'
+          + (", not judged." if test == "pre" else ", and judged at once."))
 
 
 # ---- what became of it ---------------------------------------------------------------------------

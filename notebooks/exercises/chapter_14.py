@@ -17,7 +17,7 @@ from kvref.sim.mutants import MUTANTS, Mutant, broken
 EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec", "messaging": "pubsub"}
 
 
-@exercise("14-1", "Section 8 has tried the seeds from 1 on. Which of them broke the promise?",
+@exercise("14-1", "Section 8 has the loop. What would it find under other seeds?",
           "Each broke it with a chance of about one in ten. To find others: a loop over Trial(BRIEFS['board'], design, seed).worst(clause).value.",
           "Try the seeds from 101 to 130 in a loop, and return the first whose worst value is more than 1.")
 def unlucky(solution: Any) -> None:
