@@ -240,8 +240,8 @@ def test_the_concept_questions_note_before_the_course_and_judge_after_it(
     concepts("pre", mine={1: "a", 2: "C", 3: "z"})
     noted = capsys.readouterr().out
     assert "> (a)" in noted and "misconception" not in noted and noted.endswith("2 of 12 answers noted.\n")
-    concepts("post", {1: "b", 2: "a"})
-    assert "(a) is a misconception: *without fsync" in capsys.readouterr().out
+    concepts("post", {1: "c", 2: "b"})
+    assert "(b) is a misconception: *a crash of a process" in capsys.readouterr().out
     assert [row[:4] for row in progress().tables[0].rows] == [
         [questions.TESTS["pre"], 2, 12, 1], [questions.TESTS["post"], 2, 12, 1]]
     assert ["OK means durable", "yes", "no"] in progress().tables[1].rows

@@ -5,6 +5,7 @@
     python -m kvref.lab open        the course, in a folder of the reader's own
     python -m kvref.lab html DIR    the course as pages to read
     python -m kvref.lab normalise   execute notebooks, and write them so that a diff shows what changed
+    python -m kvref.lab grade       judge the designs of somebody's capstone, with a seed of your own
 
 Interface:
   - redis_magic  %%redis: commands in a cell, replies as redis-cli prints them
@@ -19,6 +20,8 @@ Interface:
   - losses       what crashes have lost: tables, sawtooth, ECDF, frontier, outcomes
   - plug         kill -9 of real servers, and a count of what was lost
   - clients      redis-py on a simulated computer, and a redis-server beside kvref
+  - capstone     guarantees as sentences, designs, and the judge of both
+  - briefs       the three customers of the capstone, as data
   - readme       the README's picture and table of losses
   - figures      figure: one look for all figures
   - modules      the map of the package, read from the package

@@ -1,4 +1,4 @@
-"""python -m kvref.lab open | html | normalise: the course, for those who run it, who read it, and who write it.
+"""python -m kvref.lab open | html | normalise | grade: the course, for those who run it, read it, write it and teach it.
 
 Interface:
   - main(words)    the exit status: 0, or 1 with one sentence on standard error
@@ -14,7 +14,7 @@ from pathlib import Path
 from kvref.lab import reader
 
 ABOUT = ("The course that takes a Redis apart. open: read and run it. html: make pages of it, to be read only. "
-         "normalise: after changing it.")
+         "normalise: after changing it. grade: after others have.")
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m kvref.lab", description=ABOUT)
-    commands = parser.add_subparsers(required=True, metavar="open | html | normalise")
+    commands = parser.add_subparsers(required=True, metavar="open | html | normalise | grade")
     opens = commands.add_parser(
         "open", help="open the course in JupyterLab, in a folder of your own",
         description="Copies the chapters that FOLDER lacks, without their outputs, and opens JupyterLab there. What "
@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     normal.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="default: all of the course")
     normal.add_argument("--check", action="store_true", help="change nothing; name the cells that are not normal")
     normal.set_defaults(do=_normalise)
+    grades = commands.add_parser(
+        "grade", help="judge the three designs of somebody's chapter 14, with a seed of your own",
+        description="Runs the notebook, which is somebody's program, takes the guarantees and designs that it has judged last, and "
+                    "judges them here. The notebook is not told the seed. Exit status 1 unless all three are true.")
+    grades.add_argument("notebook", type=Path, metavar="NOTEBOOK")
+    grades.add_argument("--seed", type=int, required=True, help="of the crash schedules: keep it to yourself")
+    grades.set_defaults(do=_grade)
     return parser
 
 
@@ -86,6 +93,14 @@ def _normalise(options: argparse.Namespace, _: list[str]) -> int:
     if not problems:
         print(f"{len(paths)} notebook{'s' * (len(paths) != 1)} {done}.")
     return bool(problems)
+
+
+def _grade(options: argparse.Namespace, _: list[str]) -> int:
+    from kvref.lab import capstone
+    verdicts = capstone.grade(options.notebook, options.seed)
+    for name, verdict in verdicts.items():
+        print(f"{name}: {verdict}")
+    return any(verdict.kind not in (capstone.TRUE, capstone.DEAR) for verdict in verdicts.values())
 
 
 if __name__ == "__main__":

@@ -150,17 +150,23 @@ class Run(NamedTuple):
     evicted: int
     refused: int                # SETs that were answered OOM
     older: list[float]          # of each evicted key: the share of the keys that had been idle for longer
+    stalest_s: float            # the age of the oldest page that was served
+    peak: int                   # bytes of memory
 
 
-def through_kvref(requests: Sequence[int], policy: str, room: int, *, gap_ms: int = 100, ttl_s: int = 0,
+def through_kvref(requests: Sequence[int], policy: str, room: int | str, *, gap_ms: int = 100, ttl_s: int = 0,
                   **directives: object) -> Run:
-    """Cache-aside: GET, and after a miss SET, so many virtual milliseconds apart; with `ttl_s`, SET ... EX."""
+    """Cache-aside: GET, and after a miss SET, so many virtual milliseconds apart; with `ttl_s`, SET ... EX.
+
+    `room`: for so many pages, or the value of `maxmemory` as text."""
     desk = Desk(policy, ttl_s=ttl_s, **directives)
-    desk.ask("CONFIG", "SET", "maxmemory", desk.bytes_for(room))
+    desk.ask("CONFIG", "SET", "maxmemory", room if isinstance(room, str) else desk.bytes_for(room))
     for key in requests:
         desk.visit(b"page:%d" % key)
         desk.rest(gap_ms)
-    return Run(desk.hits / len(requests), len(desk.older), desk.refused, desk.older)
+    memory = desk.server.memory
+    peak = max(memory.used(), memory.peak)
+    return Run(desk.hits / len(requests), len(desk.older), desk.refused, desk.older, desk.stalest_ms / 1000, peak)
 
 
 class Desk:
@@ -174,8 +180,8 @@ class Desk:
         self.world.settle()
         self.client = next(iter(self.server.clients.values()))
         self.ending = (b"EX", ttl_s) if ttl_s else ()
-        self.used, self.older = OrderedDict[bytes, None](), list[float]()       # keys, in the order of their last use
-        self.hits = self.refused = 0
+        self.used, self.older = OrderedDict[bytes, int](), list[float]()        # keys by last use, and their time of SET
+        self.hits = self.refused = self.stalest_ms = 0
         self.server.feeds.append(self.hear)
 
     def bytes_for(self, room: int) -> int:
@@ -190,8 +196,9 @@ class Desk:
         if self.ask("GET", name) != MISS:
             self.hits += 1
             self.used.move_to_end(name)
+            self.stalest_ms = max(self.stalest_ms, self.server.now_ms - self.used[name])
             return
-        self.used[name] = None
+        self.used[name] = self.server.now_ms
         if self.ask("SET", name, PAGE, *self.ending).startswith(b"-OOM"):
             self.refused += 1
             del self.used[name]

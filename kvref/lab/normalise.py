@@ -10,6 +10,7 @@ Interface:
   - rewrite(path)      execute, normalise, write; returns problems, each one sentence, [] if there are none
   - check(path)        execute nothing, write nothing; returns what `rewrite` would change
   - normal(notebook)   the normal form of an executed notebook
+  - last_words(path, code)      execute a notebook and then `code`, in a folder that is thrown away; returns what that prints
   - course()           the committed notebooks
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,19 @@ def normal(notebook: Any) -> Any:
     return result
 
 
+def last_words(path: Path, code: str) -> str:
+    """Errors in cells stop nothing. LabError where the kernel ends, or a cell goes on for too long."""
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    notebook, _ = _read(path)
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            _client(notebook, Path(folder), allow_errors=True).execute()
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise reader.LabError(f"{path}: {str(error).strip().splitlines()[0]}") from None
+    return "".join(output.get("text", "") for output in notebook.cells[-1].outputs if output.output_type == "stream")
+
+
 # ---- its parts -----------------------------------------------------------------------------------
 
 def _ids(cells: list[Any]) -> list[str]:
@@ -127,21 +142,23 @@ def _shown(output: Any) -> str:
 
 def _execute(path: Path, notebook: Any) -> str:
     """Run all cells in the notebook's own folder; "" or what went wrong."""
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    client = NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3", record_timing=False,
-                            extra_arguments=["--IPKernelApp.log_level=ERROR"],
-                            resources={"metadata": {"path": str(path.resolve().parent)}})
     try:
-        client.execute()
+        _client(notebook, path.resolve().parent).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         number = sum(cell.get("execution_count") is not None for cell in notebook.cells)
         reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error).strip()
         return f"{path}: code cell {number}: {reason}; the file is as it was"
     return ""
+
+
+def _client(notebook: Any, folder: Path, **options: Any) -> Any:
+    from nbclient import NotebookClient
+    return NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3", record_timing=False,
+                          extra_arguments=["--IPKernelApp.log_level=ERROR"], resources={"metadata": {"path": str(folder)}}, **options)
 
 
 def _read(path: Path) -> tuple[Any, str]:

@@ -14,7 +14,8 @@ option is a misconception: its name, why it is none, where to look.
 
 Interface:
   - predict(id, question, options, mine)    ask; where there is an answer, judge it
-  - concepts(test, mine)                    the twelve questions of the course, before it ("pre") and after it ("post")
+  - concepts(test, mine)                    the twelve questions of the course, before it ("pre") and in other words after it
+                                            ("post"): another form with the same misconceptions, so that both can be compared
   - progress()                              a Table: what was asked, answered, and right at the first try
   - Record                                  the reader's answers, in progress.json where `open` has made one
   - answers(chapter)                        the file of a chapter, as a dict
@@ -33,7 +34,7 @@ from kvref.lab import reader
 from kvref.lab.table import Table
 
 FILE = "progress.json"
-TESTS = {"pre": "concept questions before the course", "post": "the same after it"}
+TESTS = {"pre": "concept questions before the course", "post": "the same after it, in other words"}
 
 
 # ---- the reader's answers ------------------------------------------------------------------------
@@ -115,7 +116,8 @@ def verdict(letter: str, answer: dict[str, Any]) -> str:
 def answers(chapter: str) -> dict[str, Any]:
     """The answers of "02", "pre" or "post"; {} where there are none."""
     if chapter in TESTS:
-        return {f"{chapter}-{name}": question for name, question in answers("concepts").items()}
+        return {f"{chapter}-{name}": question["post"] if chapter == "post" else question
+                for name, question in answers("concepts").items()}
     path = reader.notebooks() / "answers" / f"{chapter}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -133,7 +135,8 @@ def concepts(test: str, mine: Mapping[int, str] = {}) -> None:
                 print("      " + verdict(given, question).replace("\n", "\n      "))
     noted = sum(f"{test}-{name}" in record().answers for name in answers("concepts"))
     print(f"{noted} of {len(answers(test))} answers noted." if noted else
-          'Your answers: put mine={1: "a", 2: "c", ...} and run the cell. They are noted, not judged.')
+          'Your answers: put mine={1: "a", 2: "c", ...} and run the cell. They are noted'
+          + (", not judged." if test == "pre" else ", and judged at once."))
 
 
 # ---- what became of it ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Interface:
   - losses(directives, ...)     a Losses: for each instant what the worst legal state has lost
   - throughput(directives, ...) what the same mode costs: writes a virtual second, by clients that wait for each reply
   - summary(...)                modes x crashes: worst and mean loss, whether it may refuse, the price
+  - stops, visit, left          for measures of your own: instants of a recording, the disk there, what each state leaves
 
 A loss counts acknowledged writes only, and its age is that of the oldest of them at the crash. "Worst" is the worst
 of the states that were listed; `process` has one. The disk is a model: its fsync takes `fsync_us`, nothing else takes
@@ -17,13 +18,15 @@ time, and its kernel never writes back by itself (a real one does after up to 30
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from kvref.sim.disk import Disk, Fault
 from kvref.sim.explorer import Sweep, Task
-from kvref.sim.recording import Point, Recording
+from kvref.sim.recording import Outcome, Point, Recording
 from kvref.sim.scenarios import ALWAYS, EVERYSEC, NO, OFF, Scenario, Step
 from kvref.sim.world import World
 
@@ -105,27 +108,66 @@ def _losses(directives: Mapping[str, str], crashes: Sequence[str], rate: int, se
     sweep = Sweep(Task(scenario, tuple(crashes), STATES), recording)
     zero_us = recording.units[0].time_us
     instants = [round(number * step_ms * 1000) + zero_us for number in range(1, int(seconds * 1000 / step_ms) + 1)]
-    later_us = [*(point.time_us for point in recording.points[1:]), instants[-1] + 1]
     found: dict[str, list[Loss]] = {crash: [] for crash in crashes}
-    for number, point, disk in sweep.places():
-        while instants and instants[0] < later_us[number]:
-            now_us = instants.pop(0)
-            for crash, those in found.items():
-                those.append(_loss(sweep, point, disk, crash, now_us, zero_us))
+    for stop, point, disk in visit(sweep, stops(recording, instants)):
+        for crash, those in found.items():
+            those.append(_loss(sweep, point, disk, crash, stop.now_us, zero_us))
     return {crash: Losses(directives, crash, tuple(those)) for crash, those in found.items()}
 
 
 def _loss(sweep: Sweep, point: Point, disk: Disk, crash: str, now_us: int, zero_us: int) -> Loss:
     """The worst that a crash takes now."""
     recording = sweep.recording
-    mode = recording.directives_at(point.seq)
-    states = [sweep.outcome(found.image, mode).state for found in sweep.states(disk, crash, point)[0]]
-    left = [max((unit for unit in recording.index.get(state, ()) if unit <= point.done), default=0)
-            for state in states if state is not None]
+    states = left(sweep, point, disk, crash)
+    units = [state.unit for state in states if state.outcome.state is not None]
     acknowledged = recording.acknowledged(point)
-    gone = [unit for unit in acknowledged if unit > min(left, default=0)]
+    gone = [unit for unit in acknowledged if unit > min(units, default=0)]
     age_s = (now_us - recording.units[gone[0]].time_us) / 1e6 if gone else 0.0
-    return Loss((now_us - zero_us) / 1000, len(acknowledged), len(gone), age_s, len(left) < len(states))
+    return Loss((now_us - zero_us) / 1000, len(acknowledged), len(gone), age_s, len(units) < len(states))
+
+
+# ---- crash instants, and what is left there ------------------------------------------------------
+
+class Stop(NamedTuple):
+    """An instant, and the number of the last point that is not later."""
+
+    point: int
+    now_us: int
+
+
+class Left(NamedTuple):
+    """What one legal state has left."""
+
+    outcome: Outcome
+    unit: int                   # behind which the recovered state was there; 0: the start, or refused
+
+
+def stops(recording: Recording, instants_us: Iterable[int]) -> list[Stop]:
+    """Instants of the recording's clock, as places to stop at."""
+    times = [point.time_us for point in recording.points]
+    return [Stop(max(0, bisect_right(times, now_us) - 1), now_us) for now_us in instants_us]
+
+
+def visit(sweep: Sweep, places: Iterable[Stop]) -> Iterator[tuple[Stop, Point, Disk]]:
+    """In their order. The disk is the same object again and again, one step further."""
+    waiting = deque(sorted(places))
+    for number, point, disk in sweep.places():
+        while waiting and waiting[0].point == number:
+            yield waiting.popleft(), point, disk
+
+
+def left(sweep: Sweep, point: Point, disk: Disk, crash: str, repaired: bool = False) -> list[Left]:
+    """For each state that is listed here, in order, what the server makes of it; `repaired`: by `kvref.files`, if need be."""
+    recording = sweep.recording
+    mode = recording.directives_at(point.seq)
+    found = list[Left]()
+    for image, *_ in sweep.states(disk, crash, point)[0]:
+        outcome = sweep.outcome(image, mode)
+        if repaired and outcome.state is None:
+            outcome = sweep.outcome(image, mode, repaired=True)
+        units = () if outcome.state is None else recording.index.get(outcome.state, ())
+        found.append(Left(outcome, max((unit for unit in units if unit <= point.done), default=0)))
+    return found
 
 
 def throughput(directives: Mapping[str, str], *, clients: int = 8, ms: int = PRICED_MS, fsync_us: int = 1000) -> float:

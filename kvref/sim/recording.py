@@ -188,6 +188,7 @@ class Recording:
         self.waited: list[tuple[int, int]] = []             # (seq, units): WAITAOF has said that they are durable
         self.ended: int | None = None                       # seq: the server has shut down in good order
         self.refusal = ""
+        self.callers: dict[str, Any] = {}                   # the clients, by name: what each has received
         self.log: list[str] = []
         self.initial = disk.copy() if disk else Disk.of(scenario.files or ((HOME, None),), Clock())
         world = Stage(self)
@@ -239,7 +240,7 @@ class Recording:
         server.processes.fsync_in_background = begun        # type: ignore[method-assign]
         self.forks[server.processes.pid] = -1               # SAVE: of the instant of its rename
         self._in_unit = False
-        callers: dict[str, Any] = {}
+        callers = self.callers
         begun_us = world.clock.monotonic_us()
         for step in sorted(scenario.script, key=lambda step: step.at_ms):
             if (wait_us := begun_us + step.at_ms * 1000 - world.clock.monotonic_us()) > 0:
