@@ -285,7 +285,7 @@ CLAIMS = {                              # the sentences that the course puts to 
     "snapshot every two seconds, crash one second after: that second is gone": ["06", "11a"],
     "RDB is compact, a binary picture of a point in time": ["06", "07"],
     "AOF logs every write, and replay gives the data set as it was at the last write before the crash": ["09", "11a"],
-    "more granular than snapshots": ["11a"],
+    "AOF: more granular than snapshots": ["11a"],
     "publishers and subscribers do not know each other; dynamic; to all current subscribers": ["12"],
     "pub/sub: no durability": ["12"],
     "pub/sub: no ordered delivery": ["12"],
