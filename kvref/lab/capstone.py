@@ -16,7 +16,7 @@ customer is looked for. A design is too weak if some crash of the schedule break
 needed* if a design of the brief's menu costs a tenth less and meets all needs.
 
 A schedule: INSTANTS of the run, one half drawn from the time, one half from the recording's points. At each of them at
-most STATES legal states, seeded as well. So "true" says that nothing was found there; a verdict says how many that were.
+most STATES legal states, seeded as well. So "true" says that nothing was found there; a verdict says how many.
 """
 
 from __future__ import annotations
@@ -302,9 +302,9 @@ def _judged(brief: Brief, guarantee: str, design: Mapping[str, Any], seed: int, 
             return Verdict(WEAK, "the design does not keep the guarantee.", rows, _crash_of(mine, worst))
     rows = [("kept", f"{clause}: at worst {worst}") for clause, worst in zip(clauses, found)]
     rows += [("price", _price(mine)), *_looked(mine)]
-    good = [trial for trial in _menu(brief, seed) if trial.keeps(needs)]
-    cheap = min(good, key=lambda trial: trial.coins, default=None)
-    if cheap and cheap.coins * DEARER < mine.coins:
+    cheaper = [trial for trial in _menu(brief, seed) if trial.coins * DEARER < mine.coins and trial.keeps(needs)]
+    if cheaper:
+        cheap = min(cheaper, key=lambda trial: trial.coins)
         return Verdict(DEAR, f"{cheap.coins} coins in place of {mine.coins} buy all that the brief asks for.",
                        [("cheaper", _difference(cheap, mine)), ("its price", _price(cheap)), *rows])
     return Verdict(TRUE, "no crash of this schedule breaks it, and nothing on the menu is much cheaper.", rows)
