@@ -160,8 +160,7 @@ def test_a_bound_without_room_is_found_out_by_some_seed_and_not_by_all() -> None
 
 def test_a_cache_on_the_edge_is_found_out_by_some_seed_and_not_by_all() -> None:
     need = Clause("hit_rate", ">=", 0.6)
-    kept = [Trial(CACHE, {**GOOD["cache"][1], "maxmemory": "25kb"}, seed).keeps([need]) for seed in range(1, 9)]
-    assert any(kept) and not all(kept)
+    assert [Trial(CACHE, {**GOOD["cache"][1], "maxmemory": "25kb"}, seed).keeps([need]) for seed in (1, 15)] == [True, False]
 
 
 def test_a_verdict_says_what_was_looked_at_and_its_crash_replays() -> None:

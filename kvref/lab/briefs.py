@@ -8,11 +8,11 @@ Interface:
   - Run, Moment     what a measure is given: a recorded run of a design; one crash of it, and what a start found
   - Measure         what a word of a guarantee means; GENERAL: those that every brief knows
 
-A brief is played in virtual time by the crash laboratory's Recording: clients of a fixed script, which `messaging` decides
-with. The pages of the cache are asked for in `kvref.lab.caches`, because what is asked for there depends on a reply.
+A brief is played in virtual time by the crash laboratory's Recording: clients of a fixed script, which the choice of
+`messaging` shapes. The hit rate of the cache comes from `kvref.lab.caches`: what is asked there depends on replies.
 
-Simpler than life: one server, clients whose programs have no bugs, work that always takes the same time; what a worker has
-finished counts when it stands in the list `results`.
+Simpler than life: one server, clients whose programs have no bugs, work that always takes the same time; what a worker
+has finished counts when it stands in the list `results`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Run:
 
     def heard(self, *names: str) -> bytes:
         """All bytes that these clients have received."""
-        return b"".join(bytes(self.recording.callers[name].received) for name in names if name in self.recording.callers)
+        callers = self.recording.callers
+        return b"".join(bytes(callers[name].received) for name in names if name in callers)
 
     def replies(self, name: str) -> list[Any]:
         return list(self.recording.callers[name].replies)
@@ -151,7 +152,8 @@ def visits(choices: Mapping[str, Any]) -> Script:
 def cached(run: Run) -> caches.Run:
     """Three minutes of visitors, who are drawn from the seed."""
     if "cached" not in run.__dict__:
-        more: dict[str, Any] = {name.replace("-", "_"): value for name, value in run.directives.items() if name.startswith(("maxmemory-s", "lfu"))}
+        more: dict[str, Any] = {name.replace("-", "_"): value for name, value in run.directives.items()
+                                if name.startswith(("maxmemory-s", "lfu"))}
         run.__dict__["cached"] = caches.through_kvref(
             caches.zipf(1_800, 300, run.seed), run.directives.get("maxmemory-policy", "noeviction"),
             run.directives.get("maxmemory", "0"), ttl_s=int(run.choices["ttl_s"]), **more)
@@ -160,8 +162,8 @@ def cached(run: Run) -> caches.Run:
 
 
 CACHE = Brief("cache", """\
-A shop makes its pages slowly: four in a second, no more. Ten visitors come each second, for one of 300 pages, some popular, most
-rare. A cache stands in front: GET, and after a miss the shop makes the page, and SET puts it into the cache.
+A shop makes its pages slowly: four in a second, no more. Ten visitors come each second, for one of 300 pages, some
+popular, most rare. A cache stands in front: GET, and after a miss the shop makes the page, and SET puts it there.
   - The shop makes at most four pages a second, over the whole time.
   - Prices change. A page that is older than a minute must not be shown.
   - No write is refused: the web server's program knows no errors.
@@ -171,10 +173,11 @@ rare. A cache stands in front: GET, and after a miss the shop makes the page, an
      "refused_writes == 0": "No write is refused: the web server's program knows no errors."},
     visits,
     tuple({"maxmemory": memory, "maxmemory-policy": policy, "ttl_s": ttl, **more} for memory, policy, ttl, more in (
-        ("10kb", "allkeys-lru", 60, {}), ("30kb", "allkeys-lru", 0, {}), ("30kb", "noeviction", 60, {}), ("30kb", "allkeys-lru", 60, {}),
-        ("60kb", "allkeys-lru", 60, {}), ("30kb", "allkeys-lru", 60, {"appendonly": "yes"}))),
+        ("10kb", "allkeys-lru", 60, {}), ("30kb", "allkeys-lru", 0, {}), ("30kb", "noeviction", 60, {}),
+        ("30kb", "allkeys-lru", 60, {}), ("60kb", "allkeys-lru", 60, {}),
+        ("30kb", "allkeys-lru", 60, {"appendonly": "yes"}))),
     {"ttl_s": ()},
-    {"hit_rate": Measure("the share of visitors who find their page in the cache", False, lambda run: cached(run).hit_rate),
+    {"hit_rate": Measure("the share of visitors who find their page", False, lambda run: cached(run).hit_rate),
      "stale_seconds": Measure("the age of the oldest page that was shown", False, lambda run: cached(run).stalest_s),
      "refused_writes": Measure("SETs that were answered with an error", False, lambda run: cached(run).refused),
      "memory_kb": Measure("the most memory that was in use", False, lambda run: cached(run).peak / KB)})
@@ -214,9 +217,10 @@ def orders(choices: Mapping[str, Any]) -> Script:
     how = choices["messaging"]
     take = {LIST: "BLPOP jobs 0"}.get(how, "BLMOVE jobs doing LEFT RIGHT 0")
     script = [step for ms in range(5, JOBS * GAP_MS, 250) for step in at(ms, "eye", "INFO memory")]
-    script += at(6, "ear", "SUBSCRIBE jobs") + at(AWAY_MS, "ear", "@leave") + at(BACK_MS, "ear-2", "SUBSCRIBE jobs") if how == PUBSUB else ()
-    for number in range(1, JOBS + 1):
-        script += at(GAP_MS * number, "office", f"PUBLISH jobs job:{number}" if how == PUBSUB else f"RPUSH jobs job:{number}")
+    if how == PUBSUB:
+        script += at(6, "ear", "SUBSCRIBE jobs") + at(AWAY_MS, "ear", "@leave") + at(BACK_MS, "ear-2", "SUBSCRIBE jobs")
+    send = "PUBLISH jobs" if how == PUBSUB else "RPUSH jobs"
+    script += [step for number in range(1, JOBS + 1) for step in at(GAP_MS * number, "office", f"{send} job:{number}")]
     for number, _, taken_ms, done_ms in plan(how):
         result, done = f"RPUSH results job:{number}", f"LREM doing 1 job:{number}"
         script += () if how == PUBSUB else at(taken_ms, "worker", take)
@@ -235,7 +239,8 @@ def taken(run: Run, moment: Moment) -> list[Job]:
     """The jobs that have reached the worker by now."""
     how, now_ms = run.choices["messaging"], run.ms(moment.now_us)
     got = {int(number) for number in re.findall(rb"job:(\d+)\r", run.heard("worker", "ear", "ear-2"))}
-    return [job for job in plan(how) if job.number in got and (job.sent_ms if how == PUBSUB else job.taken_ms) <= now_ms]
+    since = Job._fields.index("sent_ms" if how == PUBSUB else "taken_ms")       # a subscriber has it at once
+    return [job for job in plan(how) if job.number in got and job[since] <= now_ms]
 
 
 def lost_jobs(run: Run, moment: Moment) -> set[int]:
@@ -255,11 +260,11 @@ def repeated_jobs(run: Run, moment: Moment) -> set[int]:
 
 
 QUEUE = Brief("queue", """\
-An office takes twenty orders a second, and each becomes a job for a worker on another computer. The worker takes a job, works 30 ms,
-and writes the result into the list `results`. It goes away once, for 0.6 seconds. For the office an order is taken when Redis has
-answered.
-  - No order that was taken may be lost: not when the server's process is killed, not when the power of its computer fails (ext4),
-    not when the worker dies with a job in its hand.
+An office takes twenty orders a second, and each becomes a job for a worker on another computer. The worker takes a
+job, works 30 ms, and writes the result into the list `results`. It goes away once, for 0.6 seconds. For the office an
+order is taken when Redis has answered.
+  - No order that was taken may be lost: not when the server's process is killed, not when the power of its computer
+    fails (ext4), not when the worker dies with a job in its hand.
   - An order may be done twice. It has a number, and the machine that packs it can tell.
   - No write is refused.""",
     {f"lost_jobs == 0 under {KILL}": "No order may be lost when the server's process is killed.",
@@ -268,8 +273,9 @@ answered.
      "refused_writes == 0": "No write is refused."},
     orders,
     tuple({"appendonly": log, "appendfsync": policy, "messaging": how, **more} for log, policy, how, more in (
-        ("no", "no", PUBSUB, {}), ("yes", "everysec", ACK, {}), ("yes", "always", LIST, {}), ("yes", "always", PUBSUB, {}),
-        ("yes", "always", ACK, {"maxmemory": "2kb"}), ("yes", "always", TWO_STEPS, {}), ("yes", "always", ACK, {}),
+        ("no", "no", PUBSUB, {}), ("yes", "everysec", ACK, {}), ("yes", "always", LIST, {}),
+        ("yes", "always", PUBSUB, {}), ("yes", "always", ACK, {"maxmemory": "2kb"}), ("yes", "always", TWO_STEPS, {}),
+        ("yes", "always", ACK, {}),
         ("yes", "always", ACK, {"save": "1 1"}))),
     {"messaging": (PUBSUB, LIST, ACK, TWO_STEPS)},
     {"lost_jobs": Measure("orders that were taken, and that nobody has done or will do", True, lost_jobs),
@@ -284,10 +290,11 @@ SCORES_MS: Final = [50 * number + Random(number).randrange(50) for number in ran
 
 
 def match(choices: Mapping[str, Any]) -> Script:
-    """A score every 50 ms, a chat message every 50 ms. Bob is in a tunnel for a second; Cay falls asleep and never reads on."""
+    """Twenty scores and twenty messages a second. Bob is in a tunnel for a second; Cay falls asleep for good."""
     how, lists = choices["messaging"], choices["messaging"] != PUBSUB
     take = ("BLPOP chat:{} 0",) if how == LIST else ("BLMOVE chat:{0} seen:{0} LEFT RIGHT 0", "LPOP seen:{}")
-    script = [step for ms in range(200, 5000, 250) for step in at(ms, "eye", "CLIENT LIST", "MEMORY USAGE chat:cay", "INFO memory")]
+    looks = "CLIENT LIST", "MEMORY USAGE chat:cay", "INFO memory"
+    script = [step for ms in range(200, 5000, 250) for step in at(ms, "eye", *looks)]
     for fan in FANS:
         script += at(5, fan, f"CLIENT SETNAME {fan}", *([] if lists else ["SUBSCRIBE chat"]))
     script += at(ASLEEP_MS, "cay", "@stop") + at(TUNNEL_MS, "bob", "@leave")
@@ -296,12 +303,13 @@ def match(choices: Mapping[str, Any]) -> Script:
         script += at(score_ms, "referee", f"ZINCRBY scores 1 team:{number % 7}")
     for number in range(MESSAGES):
         now, text = 50 * number + 20, f"chat:{number}:".ljust(1000, ".")
-        script += at(now, "talk", *([step for fan in FANS for step in (f"RPUSH chat:{fan} {text}", f"LTRIM chat:{fan} -{KEPT} -1")]
-                                    if lists else [f"PUBLISH chat {text}"]))
+        say = [f"PUBLISH chat {text}"] if not lists else [step for fan in FANS for step in (
+            f"RPUSH chat:{fan} {text}", f"LTRIM chat:{fan} -{KEPT} -1")]
+        script += at(now, "talk", *say)
         if lists:
             script += at(now + 5, "ann", *(step.format("ann") for step in take))
-            bob = "bob" if now < TUNNEL_MS - 10 else "bob-2"
-            script += at(max(now + 5, OUT_MS) if bob == "bob-2" else now + 5, bob, *(step.format("bob") for step in take))
+            bob, when = ("bob", now + 5) if now < TUNNEL_MS - 10 else ("bob-2", max(now + 5, OUT_MS))
+            script += at(when, bob, *(step.format("bob") for step in take))
             script += at(now + 5, "cay", *(step.format("cay") for step in take)) if now < ASLEEP_MS else ()
     return tuple(script)
 
@@ -330,7 +338,8 @@ def sleeper_kb(run: Run) -> float:
 
 LIMIT, DEFAULT_LIMIT = "pubsub 32kb 16kb 1", "pubsub 32mb 8mb 60"
 BOARD = Brief("board", """\
-A stadium shows scores and a chat on its visitors' phones. Twenty scores come each second, and twenty messages of 1,000 bytes.
+A stadium shows scores and a chat on its visitors' phones. Twenty scores come each second, and twenty messages of 1,000
+bytes.
   - When the power fails (ext4), no score may be lost that is older than a second and a half.
   - Who is there and reads gets every message. Who is in a tunnel may miss what was said meanwhile: it is talk.
   - A phone that sleeps and does not read may take 40 kB of the server's memory, not more.
@@ -342,14 +351,18 @@ A stadium shows scores and a chat on its visitors' phones. Twenty scores come ea
     match,
     tuple({"appendonly": log, "appendfsync": policy, "messaging": how, "client-output-buffer-limit": limit, **more}
           for log, policy, how, limit, more in (
-        ("no", "no", PUBSUB, LIMIT, {}), ("no", "no", PUBSUB, LIMIT, {"save": "1 1"}), ("yes", "everysec", PUBSUB, LIMIT, {"maxmemory": "200"}),
-        ("yes", "everysec", PUBSUB, DEFAULT_LIMIT, {}), ("yes", "everysec", PUBSUB, "pubsub 500 0 0", {}), ("yes", "everysec", PUBSUB, LIMIT, {}), ("yes", "always", PUBSUB, LIMIT, {}),
+        ("no", "no", PUBSUB, LIMIT, {}), ("no", "no", PUBSUB, LIMIT, {"save": "1 1"}),
+        ("yes", "everysec", PUBSUB, LIMIT, {"maxmemory": "200"}), ("yes", "everysec", PUBSUB, DEFAULT_LIMIT, {}),
+        ("yes", "everysec", PUBSUB, "pubsub 500 0 0", {}), ("yes", "everysec", PUBSUB, LIMIT, {}),
+        ("yes", "always", PUBSUB, LIMIT, {}),
         ("yes", "everysec", LIST, LIMIT, {}))),
     {"messaging": (PUBSUB, LIST, ACK)},
     {"lost_scores": Measure("scores that were answered, and are gone after a crash", True, lost_scores),
      "lost_seconds": Measure("the age of the oldest of them when the crash came", True, oldest_score),
-     "missed_messages": Measure("chat messages that Ann never gets, who is there and reads", False, lambda run: missed(run, "ann")),
-     "missed_in_tunnel": Measure("those that Bob never gets, who is away for a second", False, lambda run: missed(run, "bob", "bob-2")),
+     "missed_messages": Measure("chat messages that Ann never gets, who is there and reads", False,
+                                lambda run: missed(run, "ann")),
+     "missed_in_tunnel": Measure("those that Bob never gets, who is away for a second", False,
+                                 lambda run: missed(run, "bob", "bob-2")),
      "sleeper_kb": Measure("the memory that Cay takes, who does not read", False, sleeper_kb)})
 
 BRIEFS: Final = {brief.name: brief for brief in (CACHE, QUEUE, BOARD)}

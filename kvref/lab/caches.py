@@ -180,7 +180,7 @@ class Desk:
         self.world.settle()
         self.client = next(iter(self.server.clients.values()))
         self.ending = (b"EX", ttl_s) if ttl_s else ()
-        self.used, self.older = OrderedDict[bytes, int](), list[float]()        # keys by last use, and their time of SET
+        self.used, self.older = OrderedDict[bytes, int](), list[float]()        # by last use: keys, and when SET (ms)
         self.hits = self.refused = self.stalest_ms = 0
         self.server.feeds.append(self.hear)
 

@@ -3,20 +3,20 @@
     judge_design("board", 'lost_seconds <= 1 under power_loss("ext4")', {"save": "1 1", "messaging": "pubsub"}, seed=1)
 
 Interface:
-  - judge_design(brief, guarantee, design, seed)    a Verdict: too weak, true, or true but dearer than needed; never raises
+  - judge_design(brief, guarantee, design, seed)    a Verdict: too weak, true, or true but dearer; never raises
   - about(brief)                the customer, and the words and choices there are
   - read_guarantee(text, brief)     a sentence as Clauses; Unclear: one sentence about what cannot be read
   - Trial(brief, design, seed)      a design, played once and crashed at the instants of a seed; its price
   - handed_in()                 the last guarantee and design of each brief
   - grade(path, seed)           the verdicts on a notebook; its seed is not told to the notebook
 
-A guarantee is clauses with "and" between them: measure, sign, number, and, where a crash belongs to it, `under` and the crash. It is
-*too weak* if it leaves out something that the brief asks for; then a design that keeps it and hurts the customer is looked for. A design
-is too weak if some crash of the schedule breaks the guarantee. It is *dearer than needed* if a design of the brief's menu costs
-a tenth less and meets all needs.
+A guarantee is clauses with "and" between them: measure, sign, number, and, where a crash belongs to it, `under` and the
+crash. It is *too weak* if it leaves out something that the brief asks for; then a design that keeps it and hurts the
+customer is looked for. A design is too weak if some crash of the schedule breaks the guarantee. It is *dearer than
+needed* if a design of the brief's menu costs a tenth less and meets all needs.
 
-A schedule: INSTANTS of the run, one half drawn from the time, one half from the recording's points. At each of them at most STATES
-legal states, seeded as well. So "true" says: nothing was found there. The verdict says how many of how many.
+A schedule: INSTANTS of the run, one half drawn from the time, one half from the recording's points. At each of them at
+most STATES legal states, seeded as well. So "true" says that nothing was found there; a verdict says how many.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ from kvref.sim.scenarios import Scenario
 
 INSTANTS, STATES = 40, 8
 DEARER: Final = 1.1
-PRICES: Final = {"commands a second": 0.1, "fsyncs a second": 0.5, "kB written a second": 5.0, "snapshots a second": 20.0,
-                 "kB of memory": 1.0}                   # in coins, and invented
+PRICES: Final = {"commands a second": 0.1, "fsyncs a second": 0.5, "kB written a second": 5.0,
+                 "snapshots a second": 20.0, "kB of memory": 1.0}       # in coins, and invented
 SIGNS: Final = {"<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt}
 CLAUSE: Final = re.compile(r"(\w+)\s*(<=|>=|==|<|>)\s*(\d+(?:_\d+)*(?:\.\d+)?)(?:\s+under\s+(.+))?")
 POWERS: Final = tuple(f'power_loss("{profile}")' for profile in ("ext4", "torn", "posix", "reorder"))
-DIRECTIVES: Final = {"save": "", "appendonly": "no", "appendfsync": "everysec", "maxmemory": "0", "maxmemory-policy": "noeviction",
-                     "client-output-buffer-limit": "pubsub 32mb 8mb 60"}        # and what they are where nothing is said
+DIRECTIVES: Final = {"save": "", "appendonly": "no", "appendfsync": "everysec", "maxmemory": "0",
+                     "maxmemory-policy": "noeviction", "client-output-buffer-limit": "pubsub 32mb 8mb 60"}
 MORE: Final = ("maxmemory-samples", "lfu-log-factor", "lfu-decay-time", "no-appendfsync-on-rewrite")
-NOT_BEGUN, UNCLEAR, WEAK, TRUE, DEAR = ("NOT BEGUN", "CANNOT BE READ", "TOO WEAK", "TRUE", "TRUE, BUT DEARER THAN NEEDED")
+NOT_BEGUN, UNCLEAR, WEAK, TRUE = "NOT BEGUN", "CANNOT BE READ", "TOO WEAK", "TRUE"
+DEAR = "TRUE, BUT DEARER THAN NEEDED"
 COLOURS: Final = {NOT_BEGUN: BLACK, UNCLEAR: BLACK, WEAK: RED, TRUE: GREEN, DEAR: ORANGE}
 
 
@@ -74,12 +75,14 @@ class Clause(NamedTuple):
 
     def covers(self, need: Clause) -> bool:
         """Whether it promises at least as much. A power loss may leave what a kill leaves, and less."""
-        crash = self.crash == need.crash or (need.crash, self.crash) == POWERS[:2] or need.crash == KILL and self.crash in POWERS
+        crash = (self.crash == need.crash or (need.crash, self.crash) == POWERS[:2]
+                 or need.crash == KILL and self.crash in POWERS)
         if (self.measure, need.measure) == ("lost_writes", "lost_seconds"):             # none lost, none old
             return crash and not self.holds(1)
         step = 1e-6 if self.measure.endswith(("_seconds", "_rate", "_kb")) else 1
         values = [bound + more for bound in (self.bound, need.bound) for more in (-step, 0, step, 1e9)]
-        return crash and self.measure == need.measure and all(need.holds(value) for value in values if value >= 0 and self.holds(value))
+        return crash and self.measure == need.measure and all(
+            need.holds(value) for value in values if value >= 0 and self.holds(value))
 
     def __str__(self) -> str:
         return f"{self.measure} {self.sign} {self.bound:g}" + f" under {self.crash}" * bool(self.crash)
@@ -99,8 +102,8 @@ def read_guarantee(text: str, brief: Brief) -> list[Clause]:
 def _clause(part: str, brief: Brief) -> Clause:
     found = CLAUSE.fullmatch(part)
     if not found:
-        raise Unclear(f"{part!r} is no clause. Write a measure, a sign ({', '.join(SIGNS)}), a number and, if a crash belongs to it, "
-                      "under and the crash: lost_writes <= 3 under kill")
+        raise Unclear(f"{part!r} is no clause. Write a measure, a sign ({', '.join(SIGNS)}), a number and, if a crash "
+                      "belongs to it, under and the crash: lost_writes <= 3 under kill")
     measure, sign, bound, crash = found.groups()
     if measure not in brief.words:
         raise Unclear(f"There is no measure {measure!r} in this brief; there are {', '.join(brief.words)}.")
@@ -126,22 +129,28 @@ def _crashes(brief: Brief) -> list[str]:
 
 def read_design(brief: Brief, design: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """(directives, choices), complete. Unclear where a server would not start with them."""
-    words = {str(name).replace("_", "-") if name not in brief.choices else name: str(value) for name, value in design.items()}
+    words = {name if name in brief.choices else str(name).replace("_", "-"): str(value)
+             for name, value in design.items()}
     for name, options in brief.choices.items():
         if name not in words:
-            raise Unclear(f"The design lacks {name}: " + (f"one of {', '.join(options)}." if options else "a number; 0 is none."))
+            raise Unclear(f"The design lacks {name}: {_either(options)}.")
         if words[name] not in options if options else not words[name].isdigit():
-            raise Unclear(f"{name} is {words[name]!r}; " + (f"it may be {', '.join(options)}." if options else "a whole number is wanted."))
+            raise Unclear(f"{name} is {words[name]!r}; it may be {_either(options)}.")
     choices = {name: words.pop(name) for name in brief.choices}
     for name in words:
         if name not in (*DIRECTIVES, *MORE):
-            raise Unclear(f"{name!r} is nothing to choose here; there are {', '.join((*brief.choices, *DIRECTIVES, *MORE))}.")
+            there = ", ".join((*brief.choices, *DIRECTIVES, *MORE))
+            raise Unclear(f"{name!r} is nothing to choose here; there are {there}.")
     directives = {**DIRECTIVES, **words}
     try:
         Config.load(directives=list(directives.items()))
     except ConfigError as error:
         raise Unclear(f"A server does not start with that: {error}") from None
     return directives, choices
+
+
+def _either(options: tuple[str, ...]) -> str:
+    return ", ".join(options) or "a whole number, 0 for none"
 
 
 class Found(NamedTuple):
@@ -255,10 +264,11 @@ class Verdict:
 
 
 _handed_in: dict[str, tuple[str, dict[str, Any]]] = {}
-_menus: dict[tuple[int, int], list[Trial]] = {}
+_menus: dict[tuple[int, int], tuple[Brief, list[Trial]]] = {}
 
 
-def judge_design(brief: str | Brief, guarantee: str = "", design: Mapping[str, Any] = {}, seed: int = 1, mutant: str = "") -> Verdict:
+def judge_design(brief: str | Brief, guarantee: str = "", design: Mapping[str, Any] = {}, seed: int = 1,
+                 mutant: str = "") -> Verdict:
     """See the module. `mutant`: the server has this bug (kvref.sim.mutants)."""
     known = BRIEFS.get(brief) if isinstance(brief, str) else brief
     if not isinstance(known, Brief):
@@ -274,8 +284,8 @@ def judge_design(brief: str | Brief, guarantee: str = "", design: Mapping[str, A
 
 def _judged(brief: Brief, guarantee: str, design: Mapping[str, Any], seed: int, mutant: str) -> Verdict:
     if not guarantee.strip():
-        return Verdict(NOT_BEGUN, "write the guarantee first. It is a sentence of these words; about(...) explains them.",
-                       [("measures", ", ".join(brief.words)), ("crashes", ", ".join(_crashes(brief)))])
+        said = "write the guarantee first. It is a sentence of these words; about(...) explains them."
+        return Verdict(NOT_BEGUN, said, [("measures", ", ".join(brief.words)), ("crashes", ", ".join(_crashes(brief)))])
     clauses, needs = read_guarantee(guarantee, brief), [read_guarantee(need, brief)[0] for need in brief.needs]
     mine = Trial(brief, design, seed, mutant) if design else None
     missing = [need for need in needs if not any(clause.covers(need) for clause in clauses)]
@@ -287,12 +297,14 @@ def _judged(brief: Brief, guarantee: str, design: Mapping[str, Any], seed: int, 
     found = [mine.worst(clause) for clause in clauses]
     for clause, worst in zip(clauses, found):
         if not clause.holds(worst.value):
-            rows = [("promised", str(clause)), ("measured", str(worst)), *_crash_rows(mine, worst.moment), *_looked(mine)]
+            rows = [("promised", str(clause)), ("measured", str(worst)), *_crash_rows(mine, worst.moment),
+                    *_looked(mine)]
             return Verdict(WEAK, "the design does not keep the guarantee.", rows, _crash_of(mine, worst))
     rows = [("kept", f"{clause}: at worst {worst}") for clause, worst in zip(clauses, found)]
     rows += [("price", _price(mine)), *_looked(mine)]
-    cheap = min((trial for trial in _menu(brief, seed) if trial.keeps(needs)), key=lambda trial: trial.coins, default=None)
-    if cheap and cheap.coins * DEARER < mine.coins:
+    cheaper = [trial for trial in _menu(brief, seed) if trial.coins * DEARER < mine.coins and trial.keeps(needs)]
+    if cheaper:
+        cheap = min(cheaper, key=lambda trial: trial.coins)
         return Verdict(DEAR, f"{cheap.coins} coins in place of {mine.coins} buy all that the brief asks for.",
                        [("cheaper", _difference(cheap, mine)), ("its price", _price(cheap)), *rows])
     return Verdict(TRUE, "no crash of this schedule breaks it, and nothing on the menu is much cheaper.", rows)
@@ -307,8 +319,8 @@ def _too_little(brief: Brief, clauses: list[Clause], missing: list[Clause], mine
             found = trial.worst(need)
             if not need.holds(found.value):
                 whose = "your design" if trial is mine else f"for example {_words(trial)}"
-                rows = [("the brief", brief.needs[str(need)]), words, ("keeps them", whose), ("and yet", f"{need.measure} is {found}"),
-                        *_crash_rows(trial, found.moment)]
+                rows = [("the brief", brief.needs[str(need)]), words, ("keeps them", whose),
+                        ("and yet", f"{need.measure} is {found}"), *_crash_rows(trial, found.moment)]
                 return Verdict(WEAK, said, rows, _crash_of(trial, found))
     nobody = "nobody on the menu keeps your words and does what is forbidden; somebody may"
     return Verdict(WEAK, said, [("the brief", brief.needs[str(missing[0])]), words, ("the menu", nobody)])
@@ -321,8 +333,8 @@ def _crash_of(trial: Trial, found: Found) -> tuple[Scenario, str] | None:
 def _menu(brief: Brief, seed: int) -> list[Trial]:
     """What others have proposed; never of a server with a bug."""
     if (id(brief), seed) not in _menus:
-        _menus[id(brief), seed] = [Trial(brief, design, seed) for design in brief.menu]
-    return _menus[id(brief), seed]
+        _menus[id(brief), seed] = brief, [Trial(brief, design, seed) for design in brief.menu]
+    return _menus[id(brief), seed][1]
 
 
 def _crash_rows(trial: Trial, moment: Moment | None) -> list[tuple[str, str]]:
@@ -340,12 +352,14 @@ def _looked(trial: Trial) -> list[tuple[str, str]]:
               for crash, (listed, legal) in trial.looked.items() if legal]
     if not trial.looked:
         return [("looked at", f"one run, drawn from seed {trial.seed} where it leaves a choice; no crash")]
-    return [("looked at", f"{INSTANTS} instants drawn from seed {trial.seed}, in a run of {len(trial.recording.points):,} points"
+    points = len(trial.recording.points)
+    return [("looked at", f"{INSTANTS} instants drawn from seed {trial.seed}, in a run of {points:,} points"
              + "".join(states))]
 
 
 def _price(trial: Trial) -> str:
-    return f"{trial.coins} coins: " + ", ".join(f"{coins:.1f} for {what}" for what, coins in trial.bill().items() if coins)
+    parts = [f"{coins:.1f} for {what}" for what, coins in trial.bill().items() if coins]
+    return f"{trial.coins} coins: " + ", ".join(parts)
 
 
 def _words(trial: Trial) -> str:
@@ -363,8 +377,9 @@ def _difference(cheap: Trial, mine: Trial) -> str:
 def about(brief: str | Brief) -> Any:
     """The story, and what a guarantee and a design may say."""
     known = BRIEFS[brief] if isinstance(brief, str) else brief
-    words = Table(("measure", "what it is", "needs a crash"), [(name, each.about, each.under) for name, each in known.words.items()])
-    choices = [f"  {name}: {', '.join(options) or 'a whole number, 0 for none'}" for name, options in known.choices.items()]
+    words = Table(("measure", "what it is", "needs a crash"),
+                  [(name, each.about, each.under) for name, each in known.words.items()])
+    choices = [f"{name}: {_either(options)}" for name, options in known.choices.items()]
     return Sentence("\n".join([known.story, "", repr(words), "", f"crashes: {', '.join(_crashes(known))}",
                                f"directives: {', '.join(DIRECTIVES)}", *choices]))
 

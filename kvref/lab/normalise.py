@@ -10,7 +10,7 @@ Interface:
   - rewrite(path)      execute, normalise, write; returns problems, each one sentence, [] if there are none
   - check(path)        execute nothing, write nothing; returns what `rewrite` would change
   - normal(notebook)   the normal form of an executed notebook
-  - last_words(path, code)      execute a notebook and then `code`, in a folder that is thrown away; returns what that prints
+  - last_words(path, code)      execute a notebook and then `code`, in a folder that is thrown away; what that prints
   - course()           the committed notebooks
 """
 
@@ -158,7 +158,8 @@ def _execute(path: Path, notebook: Any) -> str:
 def _client(notebook: Any, folder: Path, **options: Any) -> Any:
     from nbclient import NotebookClient
     return NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3", record_timing=False,
-                          extra_arguments=["--IPKernelApp.log_level=ERROR"], resources={"metadata": {"path": str(folder)}}, **options)
+                          extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                          resources={"metadata": {"path": str(folder)}}, **options)
 
 
 def _read(path: Path) -> tuple[Any, str]:

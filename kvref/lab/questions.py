@@ -14,8 +14,8 @@ option is a misconception: its name, why it is none, where to look.
 
 Interface:
   - predict(id, question, options, mine)    ask; where there is an answer, judge it
-  - concepts(test, mine)                    the twelve questions of the course, before it ("pre") and in other words after it
-                                            ("post"): another form with the same misconceptions, so that both can be compared
+  - concepts(test, mine)                    the twelve questions of the course, before it ("pre"), and after it in other
+                                            words ("post"), with the same misconceptions, so that both can be compared
   - progress()                              a Table: what was asked, answered, and right at the first try
   - Record                                  the reader's answers, in progress.json where `open` has made one
   - answers(chapter)                        the file of a chapter, as a dict

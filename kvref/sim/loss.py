@@ -9,7 +9,7 @@ Interface:
   - losses(directives, ...)     a Losses: for each instant what the worst legal state has lost
   - throughput(directives, ...) what the same mode costs: writes a virtual second, by clients that wait for each reply
   - summary(...)                modes x crashes: worst and mean loss, whether it may refuse, the price
-  - stops, visit, left          for measures of your own: instants of a recording, the disk there, what each state leaves
+  - stops, visit, left          for other measures: instants of a recording, the disk there, what each state leaves
 
 A loss counts acknowledged writes only, and its age is that of the oldest of them at the crash. "Worst" is the worst
 of the states that were listed; `process` has one. The disk is a model: its fsync takes `fsync_us`, nothing else takes
@@ -157,7 +157,9 @@ def visit(sweep: Sweep, places: Iterable[Stop]) -> Iterator[tuple[Stop, Point, D
 
 
 def left(sweep: Sweep, point: Point, disk: Disk, crash: str, repaired: bool = False) -> list[Left]:
-    """For each state that is listed here, in order, what the server makes of it; `repaired`: by `kvref.files`, if need be."""
+    """For each state that is listed here, in order, what the server makes of it.
+
+    `repaired`: where it refuses, once more after `kvref.files` has repaired what is left."""
     recording = sweep.recording
     mode = recording.directives_at(point.seq)
     found = list[Left]()
