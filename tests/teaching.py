@@ -246,8 +246,9 @@ def concepts() -> str:
     rows: list[tuple[object, ...]] = []
     for number, (name, question) in enumerate(questions.answers("concepts").items(), 1):
         shown = next(answer[2] for answer in question.values() if isinstance(answer, list))
-        rows.append((number, f"`{name}`", shown.removeprefix("chapter "), question["right"], _wrong(question)))
-    return _table(("", "question", "chapter", "right", "each wrong answer is a misconception"), rows)
+        rows.append((number, f"`{name}`", shown.removeprefix("chapter "), question["right"], question["post"]["right"],
+                     _wrong(question)))
+    return _table(("", "question", "chapter", "right before", "right after", "each wrong answer before is a misconception"), rows)
 
 
 TABLES = {"paths": paths, "overview": overview, "weeks": lambda: path(FOUR_WEEKS), "term": lambda: path(TERM),

@@ -128,12 +128,10 @@ def block(language: str, beginning: str) -> str:
 
 
 def test_the_gain_is_counted_from_the_collected_files(tmp_path: Path) -> None:
-    right = {name: question["right"] for name, question in questions.answers("concepts").items()}
-
     def collected(before: int, after: int) -> str:
-        given = {f"{test}-{name}": {"first": letter if number < count else "z", "last": letter, "tries": 2}
+        given = {id: {"first": question["right"] if number < count else "z", "last": question["right"], "tries": 2}
                  for test, count in (("pre", before), ("post", after))
-                 for number, (name, letter) in enumerate(right.items())}
+                 for number, (id, question) in enumerate(questions.answers(test).items())}
         return json.dumps({"version": 1, "answers": given})
     (tmp_path / "collected").mkdir()
     for name, counts in (("ann", (4, 8)), ("bob", (12, 12))):

@@ -21,6 +21,7 @@ EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec", "messaging": "pubsub
           "Each broke it with a chance of about one in ten. To find others: a loop over Trial(BRIEFS['board'], design, seed).worst(clause).value.",
           "Try the seeds from 101 to 130 in a loop, and return the first whose worst value is more than 1.")
 def unlucky(solution: Any) -> None:
+    """Against: what was not found in one sample is not there."""
     seed = solution() if callable(solution) else solution
     if type(seed) is not int or not 100 < seed < 10**6:
         raise Wrong(f"A seed from 101 to 999,999, please. It was {seed!r:.60}.")
@@ -73,6 +74,7 @@ def seen(world: World) -> tuple[int, int]:
           "A set `done` with the numbers of finished jobs. MULTI and EXEC: the work and the note of it happen together, or not at all.",
           'if not client("SISMEMBER", "done", job): MULTI, SADD done, INCRBY balance, EXEC. In any case, at the end: LREM doing 1 job.')
 def once(solution: Any) -> None:
+    """Against: at least once means that the work is done twice."""
     if not callable(solution):
         raise Wrong(f"A function is wanted. It was {solution!r:.60}.")
     commands, last = 1, 0
@@ -135,6 +137,7 @@ def heard(name: str) -> bytes:
           "Call the old one often enough that everybody believes it.",
           "fsync, count = AppendOnlyFile.fsync, [0]. Every second call does fsync(self); the other says only self._has_synced(self.size, self._written).")
 def bug_for_a_power_loss(solution: Any) -> None:
+    """Against: a test that kills the process tests durability."""
     if not callable(solution):
         raise Wrong(f"A function that is given patch is wanted. It was {solution!r:.60}.")
     made: list[tuple[Any, str]] = []
@@ -162,6 +165,7 @@ SEEDS = (1, 2, 3)
           "knows are enough: lost_writes, lost_seconds, refused_writes, memory_kb.",
           "Look at `likes` in section 1. A second need could be memory_kb <= 20, or refused_writes == 0, which a small maxmemory breaks.")
 def own_brief(solution: Any) -> None:
+    """Against: the safest setting is the right one for everybody."""
     brief = solution() if callable(solution) else solution
     if not isinstance(brief, Brief):
         raise Wrong(f"Return a Brief. It was {brief!r:.60}.")
