@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "grade", help="judge the three designs of somebody's chapter 14, with a seed of your own",
         description="Runs the notebook, which is somebody's program, takes the guarantees and designs that it has "
                     "judged last, and judges them here. The notebook is not told the seed. Exit status 1 unless all "
-                    "three are true.")
+                    "three are true; dearer than needed is true.")
     grades.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     grades.add_argument("--seed", type=int, required=True, help="of the crash schedules: keep it to yourself")
     grades.set_defaults(do=_grade)

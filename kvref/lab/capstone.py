@@ -351,7 +351,7 @@ def _looked(trial: Trial) -> list[tuple[str, str]]:
     states = [f"; {crash}: " + (f"all {legal:,} states" if listed == legal else f"{listed:,} of {legal:,} states")
               for crash, (listed, legal) in trial.looked.items() if legal]
     if not trial.looked:
-        return [("looked at", f"one run, drawn from seed {trial.seed} where it leaves a choice; no crash")]
+        return [("looked at", f"one run; no clause has a crash. What chance decides is drawn from seed {trial.seed}")]
     points = len(trial.recording.points)
     return [("looked at", f"{INSTANTS} instants drawn from seed {trial.seed}, in a run of {points:,} points"
              + "".join(states))]
