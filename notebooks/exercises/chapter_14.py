@@ -18,7 +18,7 @@ EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec", "messaging": "pubsub
 
 
 @exercise("14-1", "Section 8 has the loop. What would it find under other seeds?",
-          "About one seed in fifteen breaks it. To find one: a loop over Trial(BRIEFS['board'], design, seed).worst(clause).value.",
+          "About one seed in twenty breaks it. To find one: a loop over Trial(BRIEFS['board'], design, seed).worst(clause).value.",
           "Try the seeds from 201 to 299 in a loop, and return the first whose worst value is more than 1.")
 def unlucky(solution: Any) -> None:
     seed = solution() if callable(solution) else solution
