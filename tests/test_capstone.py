@@ -283,7 +283,7 @@ def test_grade_passes_three_true_designs_and_fails_one_that_only_the_known_seed_
     assert main(["grade", str(path), "--seed", "1"]) == 0
     assert capsys.readouterr().out.count(": TRUE: ") == 3
     seed = next(seed for seed in SEEDS if not Trial(BOARD, GOOD["board"][1], seed).keeps([ONE_SECOND]))
-    assert main(["grade", str(path), "--seed", str(seed)]) == 1
+    assert main(["grade", str(path), "--seed", "1", str(seed), "2"]) == 1
     said = capsys.readouterr().out
     assert "board: TOO WEAK: the design does not keep" in said and f"drawn from seed {seed}" in said
     assert path.read_text() == before and [found.name for found in tmp_path.iterdir()] == ["mine.ipynb"]

@@ -59,10 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     grades = commands.add_parser(
         "grade", help="judge the three designs of somebody's chapter 14, with a seed of your own",
         description="Runs the notebook, which is somebody's program, takes the guarantees and designs that it has "
-                    "judged last, and judges them here. The notebook is not told the seed. Exit status 1 unless all "
-                    "three are true.")
+                    "judged last, and judges them here. The notebook is not told the seeds. Exit status 1 unless all "
+                    "three are true; dearer than needed is true.")
     grades.add_argument("notebook", type=Path, metavar="NOTEBOOK")
-    grades.add_argument("--seed", type=int, required=True, help="of the crash schedules: keep it to yourself")
+    grades.add_argument("--seed", type=int, required=True, nargs="+", dest="seeds", metavar="SEED",
+                        help="of a crash schedule: keep it to yourself; several find more than one")
     grades.set_defaults(do=_grade)
     return parser
 
@@ -98,10 +99,10 @@ def _normalise(options: argparse.Namespace, _: list[str]) -> int:
 
 def _grade(options: argparse.Namespace, _: list[str]) -> int:
     from kvref.lab import capstone
-    verdicts = capstone.grade(options.notebook, options.seed)
+    verdicts = capstone.grade(options.notebook, options.seeds)
     for name, verdict in verdicts.items():
         print(f"{name}: {verdict}")
-    return any(verdict.kind not in (capstone.TRUE, capstone.DEAR) for verdict in verdicts.values())
+    return not all(verdict.is_true for verdict in verdicts.values())
 
 
 if __name__ == "__main__":

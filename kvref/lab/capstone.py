@@ -8,7 +8,7 @@ Interface:
   - read_guarantee(text, brief)     a sentence as Clauses; Unclear: one sentence about what cannot be read
   - Trial(brief, design, seed)      a design, played once and crashed at the instants of a seed; its price
   - handed_in()                 the last guarantee and design of each brief
-  - grade(path, seed)           the verdicts on a notebook; its seed is not told to the notebook
+  - grade(path, seeds)          the verdicts on a notebook, which is not told the seeds
 
 A guarantee is clauses with "and" between them: measure, sign, number, and, where a crash belongs to it, `under` and the
 crash. It is *too weak* if it leaves out something that the brief asks for; then a design that keeps it and hurts the
@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -253,6 +253,10 @@ class Verdict:
         wide = max((len(what) for what, _ in self.rows), default=0)
         return "\n".join([f"{self.kind}: {self.text}", *(f"  {what:{wide}}  {text}" for what, text in self.rows)])
 
+    @property
+    def is_true(self) -> bool:
+        return self.kind in (TRUE, DEAR)
+
     def replay(self) -> str:
         """The crash again, told in full: what had been done, the disk that was found, the start."""
         return replay(self.crash[1], self.crash[0]) if self.crash and self.crash[1] else "No file was lost in this."
@@ -351,7 +355,7 @@ def _looked(trial: Trial) -> list[tuple[str, str]]:
     states = [f"; {crash}: " + (f"all {legal:,} states" if listed == legal else f"{listed:,} of {legal:,} states")
               for crash, (listed, legal) in trial.looked.items() if legal]
     if not trial.looked:
-        return [("looked at", f"one run, drawn from seed {trial.seed} where it leaves a choice; no crash")]
+        return [("looked at", f"one run; no clause has a crash. What chance decides is drawn from seed {trial.seed}")]
     points = len(trial.recording.points)
     return [("looked at", f"{INSTANTS} instants drawn from seed {trial.seed}, in a run of {points:,} points"
              + "".join(states))]
@@ -391,9 +395,18 @@ def handed_in() -> str:
     return json.dumps(_handed_in, default=str)
 
 
-def grade(path: Path, seed: int) -> dict[str, Verdict]:
-    """Run a notebook, and judge here what it has handed in last for each brief. What raises there stops nothing."""
+def grade(path: Path, seeds: Sequence[int]) -> dict[str, Verdict]:
+    """Run a notebook, and judge here what it has handed in last for each brief: the first verdict that is not true, or
+    the last one. What raises in the notebook stops nothing."""
     from kvref.lab import normalise
     said = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())").splitlines()
     given: dict[str, tuple[str, dict[str, Any]]] = json.loads(said[-1] if said else "{}")
-    return {name: judge_design(name, *given.get(name, ("", {})), seed) for name in BRIEFS}
+    found = {name: (judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
+    return {name: _hardest(verdicts) for name, verdicts in found.items()}
+
+
+def _hardest(verdicts: Iterable[Verdict]) -> Verdict:
+    for verdict in verdicts:
+        if not verdict.is_true:
+            break
+    return verdict

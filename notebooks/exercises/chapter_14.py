@@ -18,13 +18,13 @@ EVERYSEC = {"appendonly": "yes", "appendfsync": "everysec", "messaging": "pubsub
 
 
 @exercise("14-1", "Section 8 has the loop. What would it find under other seeds?",
-          "Each broke it with a chance of about one in ten. To find others: a loop over Trial(BRIEFS['board'], design, seed).worst(clause).value.",
-          "Try the seeds from 101 to 130 in a loop, and return the first whose worst value is more than 1.")
+          "About one seed in twenty breaks it. To find one: a loop over Trial(BRIEFS['board'], design, seed).worst(clause).value.",
+          "Try the seeds from 201 to 299 in a loop, and return the first whose worst value is more than 1.")
 def unlucky(solution: Any) -> None:
     """Against: what was not found in one sample is not there."""
     seed = solution() if callable(solution) else solution
-    if type(seed) is not int or not 100 < seed < 10**6:
-        raise Wrong(f"A seed from 101 to 999,999, please. It was {seed!r:.60}.")
+    if type(seed) is not int or not 200 < seed < 10**6:
+        raise Wrong(f"A seed from 201 to 999,999, please. It was {seed!r:.60}.")
     found = Trial(BOARD, EVERYSEC, seed).worst(Clause("lost_seconds", "<=", 1, POWER))
     if found.value <= 1:
         raise Wrong(f"Under seed {seed} the oldest lost score is {found.value:.3f} s old. The promise holds there.")
