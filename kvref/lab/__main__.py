@@ -1,4 +1,4 @@
-"""python -m kvref.lab open | html | normalise | grade: the course, for those who run it, read it, write it and teach it.
+"""python -m kvref.lab open | html | normalise | grade: the course, for who runs it, reads it, writes it or teaches it.
 
 Interface:
   - main(words)    the exit status: 0, or 1 with one sentence on standard error
