@@ -318,6 +318,19 @@ def test_with_only_a_snapshot_there_a_log_begins_empty_and_says_so(machine: Mach
     assert machine.connect()("GET", "a") == b"1"
 
 
+def test_transactions_are_executed_in_linear_time(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a record begins is counted on from the one before, not from the beginning of what was read."""
+    plain, encoded = replay.records, [0]
+
+    def counting(commands: Any) -> bytes:
+        encoded[0] += len(commands)
+        return plain(commands)
+    lay(machine, {BASE: dump(), INCR1: 500 * log("MULTI", "INCR n", "INCR n", "EXEC")})
+    monkeypatch.setattr(replay, "records", counting)
+    restart(machine, appendonly="yes")
+    assert machine.connect()("GET", "n") == b"1000" and encoded[0] < 2 * 4 * 500
+
+
 def test_a_record_of_many_and_large_arguments_is_read_in_linear_time(machine: Machine) -> None:
     lay(machine, {BASE: dump(), INCR1: record([b"RPUSH", b"l", *[b"%d" % number for number in range(50_000)]]) +
                   record([b"SET", b"k", b"x" * 3_000_000])})

@@ -197,15 +197,16 @@ class Replay:
 
     def _execute(self, found: list[Request], offset: int, good: int) -> int:
         """Execute records that begin at `offset`; where the last unit before an open MULTI ends."""
-        commands, call, at = self.commands, self.call, 0
+        commands, call, at = self.commands, self.call, 0        # record number `at` begins at `offset`
         for number, words in enumerate(found):
             row = commands.get(words[0])
             if row is None or self.unit is not None:
-                good = self._special(found, number, offset, good)
+                offset, at = _behind(found[at:number], offset), number
+                good = self._special(words, offset, good)
                 continue
             if not row.least <= len(words) <= row.most:
                 raise Unreadable(f"{words[0][:32]!r} with {len(words) - 1} arguments is no command",
-                                 _behind(found[:number], offset))
+                                 _behind(found[at:number], offset))
             call.args = words
             try:
                 row.handler(call)                   # type: ignore[misc]
@@ -214,10 +215,9 @@ class Replay:
         self.units += len(found)
         return good
 
-    def _special(self, found: list[Request], number: int, offset: int, good: int) -> int:
+    def _special(self, words: Request, offset: int, good: int) -> int:
         """What is not simply executed: SELECT, MULTI, EXEC, what stands between them, and names in other letters."""
-        words = found[number]
-        name, offset, databases = words[0].upper(), _behind(found[:number], offset), self.server.databases
+        name, databases = words[0].upper(), self.server.databases
         if name in ARITY and len(words) != ARITY[name]:
             raise Unreadable(f"{name.decode()} with {len(words) - 1} arguments is no command", offset)
         if name == b"MULTI":
