@@ -320,6 +320,18 @@ def test_grade_passes_three_true_designs_and_fails_one_that_only_the_known_seed_
     assert path.read_text() == before and [found.name for found in tmp_path.iterdir()] == ["mine.ipynb"]
 
 
+@by_name()
+def test_grade_judges_each_brief_by_what_was_handed_in_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {**GOOD, name: (GOOD[name][0], next(iter(BRIEFS[name].menu)))}
+    monkeypatch.setattr(normalise, "last_words", lambda path, code: json.dumps(given))
+    for seeds in ((1,), (1, 2)):
+        verdicts = capstone.grade(Path("mine.ipynb"), seeds)
+        assert [brief for brief, verdict in verdicts.items() if not verdict.is_true] == [name]
+        for brief, verdict in verdicts.items():
+            own = clause(list(BRIEFS[brief].needs)[0], BRIEFS[brief]).measure
+            assert brief == name or own in repr(verdict)
+
+
 def test_grade_of_a_notebook_without_designs_fails_and_of_none_says_so(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", str(notebook(tmp_path, "print('hello')")), "--seed", "5"]) == 1

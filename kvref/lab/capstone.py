@@ -409,8 +409,7 @@ def grade(path: Path, seeds: Sequence[int]) -> dict[str, Verdict]:
     from kvref.lab import normalise
     said = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())").splitlines()
     given: dict[str, tuple[str, dict[str, Any]]] = json.loads(said[-1] if said else "{}")
-    found = {name: (judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
-    return {name: _hardest(verdicts) for name, verdicts in found.items()}
+    return {name: _hardest(judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
 
 
 def _hardest(verdicts: Iterable[Verdict]) -> Verdict:
