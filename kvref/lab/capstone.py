@@ -27,6 +27,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from math import floor
 from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -47,13 +48,15 @@ PRICES: Final = {"commands a second": 0.1, "fsyncs a second": 0.5, "kB written a
                  "snapshots a second": 20.0, "kB of memory": 1.0}       # in coins, and invented
 SIGNS: Final = {"<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt}
 CLAUSE: Final = re.compile(r"(\w+)\s*(<=|>=|==|<|>)\s*(\d+(?:_\d+)*(?:\.\d+)?)(?:\s+under\s+(.+))?")
+NUMBER: Final = re.compile("[0-9]{1,9}")
 POWERS: Final = tuple(f'power_loss("{profile}")' for profile in ("ext4", "torn", "posix", "reorder"))
+LIMIT: Final = "client-output-buffer-limit"
 DIRECTIVES: Final = {"save": "", "appendonly": "no", "appendfsync": "everysec", "maxmemory": "0",
-                     "maxmemory-policy": "noeviction", "client-output-buffer-limit": "pubsub 32mb 8mb 60"}
+                     "maxmemory-policy": "noeviction", LIMIT: "pubsub 32mb 8mb 60"}
 MORE: Final = ("maxmemory-samples", "lfu-log-factor", "lfu-decay-time", "no-appendfsync-on-rewrite")
-NOT_BEGUN, UNCLEAR, WEAK, TRUE = "NOT BEGUN", "CANNOT BE READ", "TOO WEAK", "TRUE"
+NOT_BEGUN, HALF, UNCLEAR, WEAK, TRUE = "NOT BEGUN", "HALFWAY", "CANNOT BE READ", "TOO WEAK", "TRUE"
 DEAR = "TRUE, BUT DEARER THAN NEEDED"
-COLOURS: Final = {NOT_BEGUN: BLACK, UNCLEAR: BLACK, WEAK: RED, TRUE: GREEN, DEAR: ORANGE}
+COLOURS: Final = {NOT_BEGUN: BLACK, HALF: BLACK, UNCLEAR: BLACK, WEAK: RED, TRUE: GREEN, DEAR: ORANGE}
 
 
 class Unclear(Exception):
@@ -77,10 +80,12 @@ class Clause(NamedTuple):
         """Whether it promises at least as much. A power loss may leave what a kill leaves, and less."""
         crash = (self.crash == need.crash or (need.crash, self.crash) == POWERS[:2]
                  or need.crash == KILL and self.crash in POWERS)
-        if (self.measure, need.measure) == ("lost_writes", "lost_seconds"):             # none lost, none old
-            return crash and not self.holds(1)
-        step = 1e-6 if self.measure.endswith(("_seconds", "_rate", "_kb")) else 1
-        values = [bound + more for bound in (self.bound, need.bound) for more in (-step, 0, step, 1e9)]
+        whole = not self.measure.endswith(("_seconds", "_rate", "_kb"))                 # things are counted
+        if self.measure in ("lost_writes", "lost_scores") and need.measure == "lost_seconds":   # none lost, none old
+            return crash and not any(self.holds(max(1, value)) for value in (1, self.bound, self.bound + 1, 1e20))
+        step = 1 if whole else 1e-6
+        bounds = [float(floor(bound)) if whole else bound for bound in (self.bound, need.bound)]
+        values = [bound + more for bound in bounds for more in (-step, 0, step, 1e9)]
         return crash and self.measure == need.measure and all(
             need.holds(value) for value in values if value >= 0 and self.holds(value))
 
@@ -134,13 +139,15 @@ def read_design(brief: Brief, design: Mapping[str, Any]) -> tuple[dict[str, str]
     for name, options in brief.choices.items():
         if name not in words:
             raise Unclear(f"The design lacks {name}: {_either(options)}.")
-        if words[name] not in options if options else not words[name].isdigit():
+        if words[name] not in options if options else not NUMBER.fullmatch(words[name]):
             raise Unclear(f"{name} is {words[name]!r}; it may be {_either(options)}.")
     choices = {name: words.pop(name) for name in brief.choices}
     for name in words:
         if name not in (*DIRECTIVES, *MORE):
             there = ", ".join((*brief.choices, *DIRECTIVES, *MORE))
             raise Unclear(f"{name!r} is nothing to choose here; there are {there}.")
+    if re.search("normal|slave|replica", words.get(LIMIT, "").lower()):
+        raise Unclear(f"{LIMIT}: only pubsub can be limited here. The judge itself looks on as a normal client.")
     directives = {**DIRECTIVES, **words}
     try:
         Config.load(directives=list(directives.items()))
@@ -296,7 +303,7 @@ def _judged(brief: Brief, guarantee: str, design: Mapping[str, Any], seed: int, 
     if missing:
         return _too_little(brief, clauses, missing, mine, seed)
     if mine is None:
-        return Verdict(NOT_BEGUN, "the guarantee promises all that the brief asks for. Now the design.",
+        return Verdict(HALF, "the guarantee promises all that the brief asks for. Now the design.",
                        [("to choose", ", ".join((*brief.choices, *DIRECTIVES)))])
     found = [mine.worst(clause) for clause in clauses]
     for clause, worst in zip(clauses, found):
@@ -311,7 +318,8 @@ def _judged(brief: Brief, guarantee: str, design: Mapping[str, Any], seed: int, 
         cheap = min(cheaper, key=lambda trial: trial.coins)
         return Verdict(DEAR, f"{cheap.coins} coins in place of {mine.coins} buy all that the brief asks for.",
                        [("cheaper", _difference(cheap, mine)), ("its price", _price(cheap)), *rows])
-    return Verdict(TRUE, "no crash of this schedule breaks it, and nothing on the menu is much cheaper.", rows)
+    said = "no crash of this schedule breaks it" if any(clause.crash for clause in clauses) else "the run keeps it"
+    return Verdict(TRUE, f"{said}, and nothing on the menu is much cheaper.", rows)
 
 
 def _too_little(brief: Brief, clauses: list[Clause], missing: list[Clause], mine: Trial | None, seed: int) -> Verdict:
@@ -401,8 +409,7 @@ def grade(path: Path, seeds: Sequence[int]) -> dict[str, Verdict]:
     from kvref.lab import normalise
     said = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())").splitlines()
     given: dict[str, tuple[str, dict[str, Any]]] = json.loads(said[-1] if said else "{}")
-    found = {name: (judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
-    return {name: _hardest(verdicts) for name, verdicts in found.items()}
+    return {name: _hardest(judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
 
 
 def _hardest(verdicts: Iterable[Verdict]) -> Verdict:
