@@ -674,8 +674,8 @@ def _half_exec_executed(patch: Patch) -> None:
     missing, half has been run when it finds out."""
     special = Replay._special
 
-    def at_once(self: Replay, found: Any, number: int, offset: int, good: int) -> int:
-        return good if found[number][0].upper() in (b"MULTI", b"EXEC") else special(self, found, number, offset, good)
+    def at_once(self: Replay, words: Any, offset: int, good: int) -> int:
+        return good if words[0].upper() in (b"MULTI", b"EXEC") else special(self, words, offset, good)
     patch(Replay, "_special", at_once)
 
 
