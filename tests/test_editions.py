@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from kvref.lab import html, questions, reader
 from kvref.lab.__main__ import main
@@ -279,6 +280,63 @@ def test_a_question_has_a_fold_for_each_letter_with_its_verdict(path: Path, page
     assert not re.search("Yourprediction:put", shown)
 
 
+# --- notebooks that a teacher may have added ------------------------------------------------------------------------
+
+@pytest.fixture
+def bare() -> html.Edition:
+    return html.Edition(ROOT)
+
+
+HOSTILE = '<script>alert(1)</script><img src="data:," onerror="alert(1)"> ${title} $kind &amp; &lt;b>'
+
+
+def test_markup_in_code_and_in_printed_text_is_shown_as_it_is(bare: html.Edition) -> None:
+    outputs = [new_output("stream", text=HOSTILE), new_output("execute_result", data={"text/plain": HOSTILE}),
+               new_output("error", ename="<E>", evalue="<v>", traceback=[HOSTILE])]
+    page = Page(bare.text("x.ipynb", [new_markdown_cell("# `<b>` & $x"), new_code_cell(HOSTILE, outputs=outputs)]).decode())
+    assert page.wrong == [] and not page.all("script") and not page.all("img")
+    shown = re.sub(r"\s", "", "".join(text for text, _ in page.words))
+    assert shown.count(re.sub(r"\s", "", HOSTILE)) == 4 and next(text for text, _ in page.words) == "<b> & $x · kvref"
+
+
+def test_what_would_run_or_fetch_is_left_out_of_html_in_outputs_and_texts(bare: html.Edition) -> None:
+    live = HOSTILE + '<iframe src="//x"></iframe><style>@import "//x"</style><p onclick="x()">stays</p>'
+    cells = [new_markdown_cell(f"# T\n\n{live}"), new_code_cell("1", outputs=[new_output("display_data", data={"text/html": live})])]
+    page = Page(bare.text("x.ipynb", cells).decode())
+    assert page.wrong == [] and not page.all("script") and not page.all("iframe") and "@import" not in page.styles
+    assert len(page.all("img")) == 2 and sum(text == "stays" for text, _ in page.words) == 2
+
+
+@pytest.mark.parametrize("text", ["[x](javascript:alert(1))", "[x](//elsewhere/y)", "[x](../elsewhere)", "[x](nothing.md)",
+                                  "![x](https://elsewhere/x.png)", "![x](//elsewhere)"])
+def test_a_link_that_leads_nowhere_or_fetches_is_an_error_that_names_it(text: str, bare: html.Edition) -> None:
+    with pytest.raises(reader.LabError, match=r"x.ipynb links to .*(alert|elsewhere|nothing)"):
+        bare.text("x.ipynb", [new_markdown_cell(text)])
+
+
+@pytest.mark.parametrize("cell", [new_code_cell("predict("), new_code_cell("if x:\n    %time predict\nf?"),
+                                  new_code_cell("1", outputs=[new_output("display_data", data={})])])
+def test_cells_that_are_no_python_or_show_nothing_have_a_page(cell: Any, bare: html.Edition) -> None:
+    assert Page(bare.text("x.ipynb", [cell]).decode()).wrong == []
+
+
+def test_other_files_in_the_checkout_stop_nothing(tmp_path: Path) -> None:
+    for name in ("README.md", "kvref/resp.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"# Title")
+    for name, cells in (("empty", []), ("untitled", [new_code_cell("print(1)")])):
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(nbformat.writes(new_notebook(cells=cells)))
+    (tmp_path / "kvref" / "junk.bin").write_bytes(b"\xff\xfe\0")
+    (tmp_path / "kvref" / "dangling").symlink_to(tmp_path / "nowhere")
+    html.write(tmp_path / "kvref" / "pages", {"index.html": b"an edition"})
+    edition = html.Edition(tmp_path)
+    assert [about.title for about in edition.about.values()] == ["untitled"]
+    inside = Page(edition.page("kvref").decode())
+    assert [text for text, _ in inside.words if text in ("resp.py", "junk.bin", "dangling", "pages/")] == ["junk.bin", "resp.py"]
+    assert Page(edition.page("kvref/junk.bin").decode()).wrong == []
+
+
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -354,6 +412,38 @@ def test_what_the_list_of_files_says_of_places_outside_is_not_believed(tmp_path:
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.parametrize("theirs", [b"Second edition\nmine\n", b"\xff\xfe", b""])
+def test_a_list_that_is_somebody_else_s_is_not_taken_for_ours(theirs: bytes, tmp_path: Path) -> None:
+    (tmp_path / "edition.txt").write_bytes(theirs)
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(reader.LabError, match="edition.txt is not of an edition"):
+        html.write(tmp_path, {"index.html": b"one"})
+    assert everything(tmp_path) == {"edition.txt": theirs, "mine": b"mine"}
+
+
+@pytest.mark.parametrize("files", [{"a/page.html": b"new"}, {"index.html": b"new"}], ids=["written", "removed"])
+def test_a_folder_that_was_made_a_link_is_not_followed(files: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    html.write(tmp_path / "course", {"a/page.html": b"one"})
+    (tmp_path / "course" / "a").rename(tmp_path / "old")
+    (tmp_path / "elsewhere" / "page.html").write_text("mine")
+    (tmp_path / "course" / "a").symlink_to(tmp_path / "elsewhere")
+    if "a/page.html" in files:
+        with pytest.raises(reader.LabError, match="is not of the edition"):
+            html.write(tmp_path / "course", files)
+    else:
+        html.write(tmp_path / "course", files)
+    assert (tmp_path / "elsewhere" / "page.html").read_text() == "mine"
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "course").symlink_to(tmp_path / "there")
+    for content in (b"one", b"two"):
+        html.write(tmp_path / "course", {"a/page.html": content})
+    assert (tmp_path / "there" / "a" / "page.html").read_bytes() == b"two"
+
+
 def test_an_edition_that_was_interrupted_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> int:
         if path.name == "b.html":
@@ -385,11 +475,13 @@ def test_the_same_source_gives_the_same_bytes(edition: Path) -> None:
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 def test_every_page_opens_in_a_browser_quietly_and_no_wider_than_its_window(edition: Path, pages: dict[str, Page], tmp_path: Path) -> None:
     problems, widths = [], list(WIDTHS)
+    sources = {name for name, page in pages.items() if {"class": "source"} in page.all("body")}
+    assert len(pages) > len(sources) + 30 > 200
     with Browser(CHROMIUM, tmp_path) as browser:
-        for name in pages:
+        for name in sorted(pages, key=lambda name: name in sources):
             problems += [f"{name}: {problem}" for problem in browser.open((edition / name).as_uri()).problems]
             widths.reverse()                    # a page is first laid out as wide as the last one was
-            for width in (*widths, 320) if "class=\"source\"" not in (edition / name).read_text() else widths:
+            for width in (*widths, 320) if name not in sources else (390,):     # a listing is of one piece
                 content, window = browser.widths(width)
                 if window != width or content > window:
                     problems.append(f"{name}: {content} of {window} pixels, {browser.evaluate(TOO_WIDE)}")

@@ -258,12 +258,20 @@ def test_every_concept_question_has_its_answers() -> None:
 
 
 def test_a_file_of_answers_that_is_damaged_stays_untouched(reader: Path, capsys: Any) -> None:
-    for damaged in ("", "[1]", '{"answers": 7}', "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")):
+    for damaged in ("", "[1]", 100_000 * "[", '{"answers": 7}', "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")):
         (reader / questions.FILE).write_text(damaged)
         record = Record(reader / questions.FILE)
         assert "cannot be read" in capsys.readouterr().out
         record.note("01-moon", first="a", last="a", right=False)
         assert record.answers and (reader / questions.FILE).read_text() == damaged
+
+
+def test_answers_that_somebody_has_edited_by_hand_are_counted_as_they_can_be(reader: Path) -> None:
+    odd = {"pre-moon": {"first": "z"}, "post-moon": {"first": ["a"]}, "02-1": {"solved": "yes", "tries": "many"}}
+    (reader / questions.FILE).write_text(json.dumps({"version": 1, "answers": odd}))
+    assert "02" in repr(progress())
+    questions.record().note("02-1", solved=True)
+    assert questions.record().answers["02-1"]["tries"] == 1
 
 
 def test_two_chapters_that_are_open_at_once_keep_the_answers_of_both(reader: Path) -> None:

@@ -33,6 +33,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from kvref.config import Config, ConfigError
+from kvref.lab import reader
 from kvref.lab.briefs import BRIEFS, KILL, WORKER, Brief, Moment, lost, lost_seconds
 from kvref.lab.figures import BLACK, GREEN, ORANGE, RED
 from kvref.lab.questions import Sentence
@@ -408,7 +409,11 @@ def grade(path: Path, seeds: Sequence[int]) -> dict[str, Verdict]:
     the last one. What raises in the notebook stops nothing."""
     from kvref.lab import normalise
     said = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())").splitlines()
-    given: dict[str, tuple[str, dict[str, Any]]] = json.loads(said[-1] if said else "{}")
+    given: dict[str, tuple[str, dict[str, Any]]]
+    try:
+        given = dict(json.loads(said[-1] if said else "{}"))
+    except (ValueError, TypeError):
+        raise reader.LabError(f"{path}: what it has handed in cannot be read; does it print by itself?") from None
     return {name: _hardest(judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
 
 

@@ -78,8 +78,11 @@ def _explanation(source: str) -> tuple[str, str]:
 
 
 def _tree(cell: Any) -> ast.Module:
-    """The code of a cell, magics left out."""
-    return ast.parse(re.sub(r"^[%!]", "#", cell.source, flags=re.M))
+    """The code of a cell, magics left out; nothing where that is no Python."""
+    try:
+        return ast.parse(re.sub(r"^\s*[%!].*", "", cell.source, flags=re.M))
+    except SyntaxError:
+        return ast.Module([], [])
 
 
 def _questions(cell: Any) -> list[ast.Call]:

@@ -5,8 +5,9 @@ Interface:
   - check(folder)         LabError if this folder is not empty and holds no edition
   - write(folder, files)  write them; files that an earlier edition had and this one has not are removed
 
-Invariants: the same checkout gives the same bytes. A page asks for nothing outside DIR, and needs no JavaScript. A
-file that no edition has made is never written over: `edition.txt` in DIR names those that are ours.
+Invariants: the same checkout gives the same bytes. A page asks for nothing outside DIR, and runs nothing: what an
+output or a text brings of that is left out. A file that no edition has made is never written over: `edition.txt` in DIR
+names those that are ours.
 
 The paths are those of the checkout, so links stay as they are but for their ends: `../kvref/resp.py` leads to
 `../kvref/resp.py.html`. Whatever a page links to becomes a page as well: notebooks, Markdown, folders, source.
@@ -24,7 +25,6 @@ from string import Template
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-import nbformat
 from bs4 import BeautifulSoup
 from nbconvert import TemplateExporter
 from nbconvert.filters.highlight import Highlight2HTML
@@ -36,11 +36,14 @@ from pygments.util import ClassNotFound
 
 from kvref.lab import reader
 from kvref.lab.cells import markdown, prepared
+from kvref.lab.normalise import read
 
 PARTS = Path(__file__).with_name("edition")         # what all pages share: frame, cells, style
 OURS = "edition.txt"
 OURS_SAYS = "The files of this edition, made by python -m kvref.lab html; the next edition writes over them.\n"
 AS_THEY_ARE = (".svg", ".png", ".rdb")              # no text, or shown by browsers
+LIVE = ("script", "style", "link", "meta", "base", "iframe", "object", "embed", "audio", "video", "form")
+LEADS = {"a": ("http", "https", "mailto"), "img": ("data",)}                        # outside DIR, or to nowhere
 ANSWER = "The answer: what the cell prints, and why"
 CURRENT = ' aria-current="page"'
 GET_IT = "(README.md#two-commands)"
@@ -81,7 +84,8 @@ def _name(title: str) -> str:
     return f'{escape(number)}<span class="name"> · {escape(name)}</span>'
 
 
-def _about(text: str) -> About:
+def _about(path: str, cell: Any) -> About:
+    text = cell.source if cell.cell_type == "markdown" and cell.source.startswith("# ") else f"# {Path(path).stem}"
     parts = [*text.split("\n\n"), "", ""]
     minutes = re.search(r"\*\*Time:\*\* (\d+ minutes)", text)
     sentence = re.match(r".+?[.?!](?=\s|$)", parts[1], re.S)
@@ -98,14 +102,14 @@ class Edition:
         self.frame = Template((PARTS / "page.html").read_text(encoding="utf-8"))
         texts = [path.relative_to(self.checkout).as_posix() for places in ("*.ipynb", "solutions/*.ipynb", "*.md")
                  for path in sorted((self.checkout / "notebooks").glob(places))]
-        self.about = {path: _about(self.cells(path)[0].source) for path in texts}
-        self.chapters = [path for path in texts if path.endswith(".ipynb") and "/solutions/" not in path]
-        self.wanted = dict.fromkeys([*texts, "README.md"])          # in order; links add to it
+        self.about = {path: _about(path, cell) for path in texts for cell in self.cells(path)[:1]}
+        self.chapters = [path for path in self.about if path.endswith(".ipynb") and "/solutions/" not in path]
+        self.wanted = dict.fromkeys([*self.about, "README.md"])         # in order; links add to it
 
     def cells(self, path: str) -> list[Any]:
         """Those of a notebook; other text is a single cell."""
-        text = (self.checkout / path).read_text(encoding="utf-8")
-        return list(nbformat.reads(text, 4).cells) if path.endswith(".ipynb") else [new_markdown_cell(text)]
+        there = self.checkout / path
+        return list(read(there)[0].cells) if path.endswith(".ipynb") else [new_markdown_cell(there.read_text("utf-8"))]
 
     def address(self, path: str) -> str:
         """The page of a file or folder, as a path in the edition."""
@@ -113,13 +117,13 @@ class Edition:
             return f"{path}/index.html"
         return path if path.endswith(AS_THEY_ARE) else f"{re.sub(r'[.](ipynb|md)$', '', path)}.html"
 
-    def link(self, page: str, target: str) -> str:
+    def link(self, page: str, target: str, outside: Sequence[str] = ()) -> str:
         """What a page says to lead to a file or folder of the checkout, as seen from its own folder."""
         parts = urlsplit(target)
-        if parts.scheme or not parts.path:
+        if parts.scheme in outside or not (parts.scheme or parts.netloc or parts.path):
             return target
         there = Path(os.path.normpath(self.checkout / Path(page).parent / unquote(parts.path)))
-        if not there.is_relative_to(self.checkout) or not there.exists():
+        if parts.scheme or parts.netloc or not there.is_relative_to(self.checkout) or not there.exists():
             raise reader.LabError(f"{page} links to {target}, which is not there.")
         path = there.relative_to(self.checkout).as_posix()
         self.wanted.setdefault(path)
@@ -132,7 +136,8 @@ class Edition:
             return there.read_bytes()
         if there.is_dir():
             names = sorted(inside.name + "/" * inside.is_dir() for inside in there.iterdir()
-                           if inside.name[0] not in "._" or inside.suffix == ".py")
+                           if (inside.name[0] not in "._" or inside.suffix == ".py")
+                           and inside.exists() and not (inside / OURS).exists())
             rows = [f"# {path}/\n", *(f"- [`{name}`]({quote(name)})" for name in names)]
             return self.text(f"{path}/index.md", [new_markdown_cell("\n".join(rows))])
         if path.endswith((".ipynb", ".md")):
@@ -142,7 +147,7 @@ class Edition:
         except ClassNotFound:
             lexer = TextLexer()
         lines = HtmlFormatter(linespans="L", cssclass="listing")         # #L-40 is line 40
-        code = highlight(there.read_text(encoding="utf-8"), lexer, lines)
+        code = highlight(there.read_text(encoding="utf-8", errors="replace"), lexer, lines)
         return self.framed(path, path, f"<h1>{escape(path)}</h1>\n{code}", "source")
 
     def text(self, path: str, cells: list[Any]) -> bytes:
@@ -151,9 +156,13 @@ class Edition:
         soup = BeautifulSoup(body, "html.parser")
         if path in self.chapters and soup.h1:
             soup.h1.insert_after(BeautifulSoup(ABOUT, "html.parser"))
+        for tag in soup(LIVE):
+            tag.decompose()
+        for tag in soup(True):
+            tag.attrs = {key: value for key, value in tag.attrs.items() if not key.startswith("on") and key != "srcset"}
         for tag in soup.select("a[href], img[src]"):
             key = "href" if tag.name == "a" else "src"
-            tag[key] = self.link(path, str(tag[key]))
+            tag[key] = self.link(path, str(tag[key]), LEADS[tag.name])
         for table in soup.find_all("table"):
             table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
         for mark in soup.find_all("a", class_="anchor-link"):
@@ -241,8 +250,11 @@ def check(folder: Path) -> list[str]:
         return []
     if not (folder / OURS).is_file():
         raise reader.LabError(f"{folder} is no empty folder, and holds no edition of the course; choose another one.")
-    names = (folder / OURS).read_text(encoding="utf-8").split("\n")[1:]
-    return [name for name in names if name and not name.startswith("/") and ".." not in name.split("/")]
+    says, _, names = (folder / OURS).read_text(encoding="utf-8", errors="replace").partition("\n")
+    if says != OURS_SAYS.strip():
+        raise reader.LabError(f"{folder / OURS} is not of an edition; choose another folder.")
+    return [name for name in names.split("\n") if name and not name.startswith("/") and ".." not in name.split("/")
+            and not any((folder / above).is_symlink() for above in Path(name).parents[:-1])]
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> str:

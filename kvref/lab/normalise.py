@@ -11,6 +11,7 @@ Interface:
   - check(path)        execute nothing, write nothing; returns what `rewrite` would change
   - normal(notebook)   the normal form of an executed notebook
   - last_words(path, code)      execute a notebook and then `code`, in a folder that is thrown away; what that prints
+  - read(path)         a notebook and its text
   - course()           the committed notebooks
 """
 
@@ -42,7 +43,7 @@ def course() -> list[Path]:
 
 def rewrite(path: Path) -> list[str]:
     """Execute a notebook and write its normal form. After an error in a cell the file is as it was."""
-    notebook, _ = _read(path)
+    notebook, _ = read(path)
     if failure := _execute(path, notebook):
         return [failure]
     path.write_text(_text(normal(notebook)), encoding="utf-8")
@@ -51,7 +52,7 @@ def rewrite(path: Path) -> list[str]:
 
 def check(path: Path) -> list[str]:
     """Each problem names the notebook and the cell."""
-    notebook, text = _read(path)
+    notebook, text = read(path)
     wanted = normal(notebook)
     found = [f"{path}: cell {number} ({cell.get('id', 'no id')}): {problem}"
              for number, (cell, goal) in enumerate(zip(notebook.cells, wanted.cells), 1)
@@ -82,7 +83,7 @@ def normal(notebook: Any) -> Any:
 def last_words(path: Path, code: str) -> str:
     """Errors in cells stop nothing. LabError where the kernel ends, or a cell goes on for too long."""
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    notebook, _ = _read(path)
+    notebook, _ = read(path)
     notebook.cells.append(nbformat.v4.new_code_cell(code))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
@@ -162,14 +163,14 @@ def _client(notebook: Any, folder: Path, **options: Any) -> Any:
                           resources={"metadata": {"path": str(folder)}}, **options)
 
 
-def _read(path: Path) -> tuple[Any, str]:
+def read(path: Path) -> tuple[Any, str]:
     """The notebook and its text. LabError where it is none."""
     try:
         text = path.read_text(encoding="utf-8")
         return nbformat.reads(text, as_version=4), text
     except OSError as error:
         raise reader.LabError(f"{path}: {error.strerror}; give the name of a notebook, or none.") from None
-    except (nbformat.reader.NotJSONError, UnicodeDecodeError, nbformat.ValidationError):
+    except Exception:           # nbformat takes much for granted: of a list it raises AttributeError
         raise reader.LabError(f"{path}: this is no notebook; give the name of one, or none.") from None
 
 

@@ -59,7 +59,7 @@ class Record:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             self.answers = {str(id): dict(answer) for id, answer in content["answers"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.saved = False
             print(f"{self.path.name} cannot be read as it is; your answers are kept until this kernel ends.")
 
@@ -68,7 +68,8 @@ class Record:
         self.read()
         old = self.answers.get(id, {})
         first = {"first": old["first"]} if "first" in old else {}
-        self.answers[id] = {**answer, **first, "tries": old.get("tries", 0) + 1}
+        tries = old.get("tries")
+        self.answers[id] = {**answer, **first, "tries": (tries if isinstance(tries, int) else 0) + 1}
         if self.saved:
             content = json.dumps({"version": 1, "answers": self.answers}, indent=1)
             new = self.path.with_suffix(".new")
@@ -161,7 +162,7 @@ def _row(chapter: str, known: dict[str, dict[str, Any]]) -> tuple[object, ...]:
     asked = answers(chapter)
     here = {id: answer for id, answer in known.items() if id.partition("-")[0] == chapter}
     first = [answer["first"] == asked[id]["right"] for id, answer in here.items() if id in asked and "first" in answer]
-    solved = [answer["solved"] for answer in here.values() if "solved" in answer]
+    solved = [bool(answer["solved"]) for answer in here.values() if "solved" in answer]
     judged = chapter != "pre" or any(id.startswith("post-") for id in known)        # before that it would tell
     return TESTS.get(chapter, chapter), len(first), len(asked), sum(first) if judged else "", sum(solved)
 
@@ -169,7 +170,7 @@ def _row(chapter: str, known: dict[str, dict[str, Any]]) -> tuple[object, ...]:
 def _held(test: str, known: dict[str, dict[str, Any]]) -> list[str]:
     """The misconceptions that the answers to this test show."""
     return [answer[given][0] for id, answer in answers(test).items()
-            if (given := known.get(id, {}).get("first")) and given != answer["right"]]
+            if isinstance(answer.get(given := str(known.get(id, {}).get("first"))), list)]
 
 
 class Sentence(str):
