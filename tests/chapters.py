@@ -121,11 +121,11 @@ def visited(path: Path) -> dict[str, set[int]]:
     return lines
 
 
-def unvisited() -> dict[str, list[int]]:
+def unvisited(paths: list[Path]) -> dict[str, list[int]]:
     """Lines of functions in the mechanisms that no chapter has run, by module. Each chapter has a process of its own."""
     seen: dict[str, set[int]] = {name: set() for name in MECHANISMS}
     children = [subprocess.Popen([sys.executable, "-m", "tests.chapters", "visit", str(path)], cwd=ROOT, text=True,
-                                 stdout=subprocess.PIPE) for path in CHAPTERS]
+                                 stdout=subprocess.PIPE) for path in paths]
     for child in children:
         for name, lines in json.loads(child.communicate()[0]).items():
             seen[name].update(lines)
@@ -143,9 +143,9 @@ def _statements(name: str) -> set[int]:
     return set(inside(compile(Path(name).read_text(), name, "exec")))
 
 
-def listing() -> str:
+def listing(paths: list[Path] = CHAPTERS) -> str:
     """The lines that no chapter visits, and the share of those that one does."""
-    missing = unvisited()
+    missing = unvisited(paths)
     total = sum(len(_statements(name)) for name in MECHANISMS)
     share = 1 - sum(map(len, missing.values())) / total
     rows = [f"{name:32} {len(lines):4d}  {_spans(lines)}" for name, lines in missing.items() if lines]
