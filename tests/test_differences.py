@@ -70,7 +70,7 @@ def test_kvref_answers_random_commands_as_redis_does(pair: Pair) -> None:
     """`shrink` is quicker than Hypothesis's way, which does not know that commands can be dropped one by one."""
     Clients.pair = pair
     run_state_machine_as_test(Clients, settings=hypothesis.settings(
-        max_examples=200, stateful_step_count=20, phases=[hypothesis.Phase.generate]))
+        max_examples=120, stateful_step_count=20, phases=[hypothesis.Phase.generate]))
 
 
 # --- the machine itself ----------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def test_random_bytes(server: Any, noise: bytes) -> None:
     assert exchange(server.port, b"PING\r\n") == b"+PONG\r\n"
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.lists(PIECES, max_size=25).map(b"".join))
 def test_nonsense_is_answered_as_redis_server_answers_it(server: Any, redis_server: record.RedisServer,
                                                          noise: bytes) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests import golden, record
 from tests.conftest import Simulated
 
-SCRIPTS = 40
+SCRIPTS = 25
 STEPS = 120
 CLIENTS = ("ann", "bob", "cat", "dan")
 COMMANDS = """

@@ -274,7 +274,7 @@ payloads: st.SearchStrategy[Payload] = st.one_of(lists, quicklists, hashes, zipm
 
 
 @given(payloads)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_whatever_was_written_is_read(payload: Payload) -> None:
     kind, data, value = payload
     assert read(kind, data) == value
@@ -441,7 +441,7 @@ def mutated(draw: st.DrawFn, source: st.SearchStrategy[Payload] = payloads) -> t
 
 
 @given(st.one_of(mutated(), st.tuples(st.sampled_from(sorted(LEGACY)), st.binary(max_size=60))))
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_any_bytes_make_a_value_or_are_unreadable_and_nothing_else(payload: tuple[int, bytes]) -> None:
     kind, data = payload
     try:
@@ -456,7 +456,7 @@ STRICTER = ("which is no number", "bytes are left", "behind the end of the zipma
 
 @given(payload=st.one_of(payloads.map(lambda payload: payload[:2]), mutated()))
 @example(payload=(ZIPMAP, DAMAGED["a short length in 5 bytes"][1]))
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_real_redis_makes_the_same_of_any_bytes(redis_server: record.RedisServer, payload: tuple[int, bytes]) -> None:
     """What kvref reads Redis reads alike; what it refuses Redis refuses, but for the few things said in legacy.py."""
     kind, data = payload

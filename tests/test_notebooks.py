@@ -325,10 +325,9 @@ def test_it_runs_where_sockets_fork_threads_and_matplotlib_are_missing(path: Pat
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_two_chapters_alone_run_half_of_the_mechanisms() -> None:
+def test_chapter_09_alone_runs_two_fifths_of_the_mechanisms() -> None:
     """`python -m tests.chapters unvisited` prints the same list for all of them; it takes minutes."""
-    two = [path for path in CHAPTERS if number(path) in ("07", "09")]
-    text = chapters.listing(two)
+    text = chapters.listing([path for path in CHAPTERS if number(path) == "09"])
     print("\n" + text)
     share = re.search(r"(\d+)% of", text)
-    assert len(two) == 2 and share and int(share[1]) >= 50
+    assert share and int(share[1]) >= 40

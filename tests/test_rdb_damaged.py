@@ -540,7 +540,7 @@ def test_a_mutated_large_file_is_read_or_refused(traced: None) -> None:
         assert_cheap(mutated(LARGE_FILE, dice, [LARGE_FILE]), most=20)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=400), st.sampled_from([b"REDIS0010", b"REDIS0003", b"REDIS0012\xfa\0\0", b"VALKEY080\xfe\0"]))
 def test_any_bytes_behind_a_good_head_are_read_or_refused(data: bytes, head: bytes) -> None:
     try:
@@ -553,7 +553,7 @@ PAYLOADS = [bytes([kind]) + b"".join(pieces) for kind, pieces in (
     rdb.save_value(value, config) for config in (Config(), PLAIN) for _, _, value, _ in SMALL)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.sampled_from(PAYLOADS), st.randoms(use_true_random=False))
 @example(b"", random.Random(0))
 def test_a_mutated_value_is_restored_or_refused(payload: bytes, dice: random.Random) -> None:

@@ -48,7 +48,7 @@ noise = st.binary(max_size=20) | st.sampled_from([
 streams = st.lists(whole_requests | noise, max_size=8).map(b"".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(streams, st.lists(st.integers(0, 10_000), max_size=6))
 def test_fast_and_careful_way_agree_on_every_input_and_every_split(data: bytes, places: list[int]) -> None:
     expected = parse(CarefulParser(), [data[i:i + 1] for i in range(len(data))])

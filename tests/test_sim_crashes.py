@@ -626,7 +626,7 @@ def test_profiles_contain_each_other(steps):
 
 
 @given(STEPS)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_what_ext4_leaves_posix_and_reorder_may_leave(steps):
     disk, _ = perform(steps)
     ext4 = set_of(disk, "ext4")[0]
