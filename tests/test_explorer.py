@@ -354,5 +354,15 @@ def recovered(disk, directives, recording):
     return recover(disk, directives, recording.end_wall_us).state
 
 
+def test_a_start_after_a_crash_is_told_what_config_set_said_before_it():
+    """The snapshot has another name from then on: a start that asks for the old one finds nothing."""
+    scenario = Scenario("another name", {"save": "", "enable-protected-configs": "yes"},
+                        at(100, "ann", "SET a 1", "CONFIG SET dbfilename other.rdb", "SAVE", "SET b 2"))
+    recording = Recording(scenario)
+    assert "dbfilename" not in recording.directives_at(0)
+    assert recording.directives_at(recording.points[-1].seq)["dbfilename"] == "other.rdb"
+    assert explore([scenario], workers=1).violations == []
+
+
 def test_all_profiles_are_swept_by_default():
     assert set(PROFILES) == {"process", "restart", "ext4", "torn", "posix", "reorder", "hostile"}

@@ -16,7 +16,8 @@ import kvref
 from kvref.lab.table import Link, Table
 
 TOUR = ("resp.py", "ports.py", "eventloop.py", "database.py", "sampling.py", "command_table.py",
-        "commands/strings.py", "commands/keys.py", "client.py", "expire.py", "server.py", "admission.py",
+        "commands/strings.py", "commands/keys.py", "client.py", "expire.py", "memory.py", "evict.py", "server.py",
+        "admission.py", "transactions.py", "blocking.py", "pubsub.py",
         "persistence/snapshot.py", "persistence/cursor.py", "persistence/rdb.py", "persistence/load.py",
         "persistence/aof.py", "machine.py", "sim/world.py", "config.py", "directives.py", "commands/info.py",
         "sim/inodes.py", "sim/faults.py", "sim/disk.py", "sim/survival.py", "sim/crashes.py", "sim/scenarios.py",

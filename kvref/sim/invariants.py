@@ -157,7 +157,7 @@ class Ledger:
         self._inodes[operation.to] = operation.inode
         if operation.to.endswith(".manifest"):
             self._named(operation.to, operation.inode)
-        elif operation.to == dump_path(self.recording.scenario.directives):
+        elif operation.to == dump_path(self.recording.directives_at(operation.seq)):
             pid = int(operation.path.rpartition("temp-")[2].partition(".")[0])
             fork = self.recording.forks.get(pid, -1)
             self.renamed.append((operation.seq, done if fork < 0 else fork))
@@ -205,7 +205,7 @@ def promise(ledger: Ledger, point: Point, profile: str) -> Promise:
         return Promise("I2", point.done)
     waited = max((units for at, units in recording.waited if at <= seq), default=0)
     if mode.policy == "always":
-        if recording.scenario.directives.get("no-appendfsync-on-rewrite") == "yes" and profile not in KILLS:
+        if recording.directives_at(seq).get("no-appendfsync-on-rewrite") == "yes" and profile not in KILLS:
             return Promise("I1", max(waited, min(point.told, ledger.durable.at(seq))))
         return Promise("I3" if profile in KILLS else "I1", point.told)
     if profile in KILLS:
@@ -242,11 +242,11 @@ def _handed_over(ledger: Ledger, point: Point) -> int:
 def _prompt(ledger: Ledger, point: Point) -> int:
     """Units that are older than a healthy disk needs. (That is no promise of Redis's; but who never syncs keeps I2.)"""
     recording = ledger.recording
-    if recording.scenario.directives.get("no-appendfsync-on-rewrite") == "yes" or ledger.has_dropped(point, "ext4"):
+    lazy = recording.directives_at(point.seq).get("no-appendfsync-on-rewrite") == "yes"
+    if lazy or ledger.has_dropped(point, "ext4"):
         return 0
-    mode = recording.mode_at(point.seq)
     until_us = point.time_us - PROMPT_MS * 1000 - 2 * recording.scenario.fsync_us
-    if mode.since_us > until_us or not recording.was_healthy(until_us, point.time_us):
+    if recording.mode_at(point.seq).since_us > until_us or not recording.was_healthy(until_us, point.time_us):
         return 0
     return min(recording.done_until(until_us), point.told)
 
@@ -264,8 +264,9 @@ def judge(ledger: Ledger, point: Point, profile: str, damage: str, outcome: Outc
         return Verdict(BROKEN, "I10", text=f"refused, and yet changed the disk: {outcome.touched[0]}")
     if outcome.strays:
         return Verdict(BROKEN, "I9", text=f"reads {outcome.strays[0]}, which nothing names")
-    strict = recording.scenario.directives.get("aof-load-truncated") == "no" and recording.mode_at(point.seq).appendonly
     if outcome.state is None:
+        directives = recording.directives_at(point.seq)
+        strict = directives.get("aof-load-truncated") == "no" and directives["appendonly"] == "yes"
         if damage == "cut" and not dropped and not strict and betrayal < LIED:
             return Verdict(BROKEN, "I10", text=f"refused a clean cut: {outcome.refusal}")
         return Verdict(DROPPED if dropped and damage == "cut" else REFUSED, text=outcome.refusal)

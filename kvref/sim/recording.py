@@ -30,16 +30,19 @@ import traceback
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
 from kvref.command_table import Command, table
 from kvref.config import Config, ConfigError
 from kvref.database import Database
+from kvref.directives import DIRECTIVES, Directive
 from kvref.persistence.cursor import Unreadable
 from kvref.persistence.manifest import parse
 from kvref.ports import OpenMode, Ports, Socket
 from kvref.quoting import split_args
+from kvref.quoting import text as as_text
 from kvref.resp import NEED_DATA, ReplyParser
 from kvref.sampling import Hash, Members
 from kvref.server import Server
@@ -182,6 +185,7 @@ class Recording:
         self.saves: list[tuple[int, int]] = []              # (seq, units): a snapshot was reported done
         self.forks: dict[int, int] = {}                     # pid of a child -> units before its fork
         self.modes: list[Mode] = []
+        self._settings: list[tuple[int, str, str]] = []     # (seq, directive, value) of CONFIG SET
         self._syncs: list[tuple[int, int, int]] = []        # an fsync in the background has begun: (seq, us, inode)
         self._failures: list[tuple[int, int, bool]] = []    # (seq, us, whether writes of the log fail from here on)
         self._calls: list[tuple[int, bytes, int]] = []      # (client, name, units) of commands whose reply is a promise
@@ -222,6 +226,8 @@ class Recording:
         self._take(world, server, 0)
         for name in PROMISING:
             self._listen(server, name)
+        for row in DIRECTIVES.values():
+            server.config.on_change(row.name, partial(self._set, world, server.config, row))
         temp = f"temp-{server.processes.pid}.rdb"
         world.disk.observers.append(lambda done: self._saving(world, server) if done.path.endswith(temp) else None)
         server.feeds.append(lambda index, effect: self._fed(world, server, effect))
@@ -254,6 +260,9 @@ class Recording:
             world.run(ms=(begun_us + scenario.end_ms * 1000 - world.clock.monotonic_us()) / 1000)
         for who, caller in callers.items():
             self._match(scenario, who, caller)
+
+    def _set(self, world: Stage, config: Config, row: Directive) -> None:
+        self._settings.append((world.next_seq(), row.name, as_text(config.shown(row))))
 
     def _listen(self, server: Server, name: bytes) -> None:
         """Note how many units there were when such a command was called."""
@@ -401,8 +410,9 @@ class Recording:
     def directives_at(self, seq: int) -> dict[str, str]:
         """What a start after a crash is told: the directives in force at that instant."""
         mode = self.mode_at(seq)
+        said = {name: value for at, name, value in self._settings if at <= seq}
         appendonly = "yes" if mode.appendonly else "no"
-        return {**self.scenario.directives, "appendonly": appendonly, "appendfsync": mode.policy}
+        return {**self.scenario.directives, **said, "appendonly": appendonly, "appendfsync": mode.policy}
 
     def acknowledged(self, point: Point) -> list[int]:
         """The units whose own client has its reply."""
