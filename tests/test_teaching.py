@@ -152,7 +152,7 @@ def test_the_hub_gives_each_student_a_course_without_outputs(tmp_path: Path) -> 
     for name in ("ann", "bob"):
         first = nbformat.read(tmp_path / name / "my-course" / reader.FIRST, as_version=4)
         assert not any(cell.get("outputs") for cell in first.cells)
-        assert all((tmp_path / name / file).is_file() for file in ("my-course/progress.json", "kvref/resp.py"))
+        assert all((tmp_path / name / file).is_file() for file in ("my-course/progress.json", "kvref/resp.py", "README.md"))
 
 
 def test_a_package_that_is_installed_as_a_copy_finds_the_checkout_that_it_runs_in(tmp_path: Path) -> None:
