@@ -308,11 +308,12 @@ def test_grade_passes_three_true_designs_and_fails_one_that_only_the_known_seed_
     marginal = {**GOOD, "board": (GOOD["board"][0].replace("1.5", "1"), GOOD["board"][1])}
     path = notebook(tmp_path, *handing_in(marginal))
     before = path.read_text()
-    given = json.loads(normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())"))
-    assert {name: (text, design) for name, (text, design) in given.items()} == marginal
-    monkeypatch.setattr(normalise, "last_words", lambda path, code: json.dumps(given))
+    handed_in = capstone.collect(path)
+    assert handed_in == (marginal, ["code cell 5 raised ZeroDivisionError: division by zero"])
+    monkeypatch.setattr(capstone, "collect", lambda path: handed_in)
     assert main(["grade", str(path), "--seed", "1"]) == 0
-    assert capsys.readouterr().out.count(": TRUE: ") == 3
+    said = capsys.readouterr().out
+    assert said.count(": TRUE: ") == 3 and said.startswith(f"{path}\n  {handed_in.raised[0]}\ncache: TRUE")
     seed = next(seed for seed in SEEDS if not Trial(BOARD, GOOD["board"][1], seed).keeps([ONE_SECOND]))
     assert main(["grade", str(path), "--seed", "1", str(seed)]) == 1
     said = capsys.readouterr().out
@@ -321,11 +322,10 @@ def test_grade_passes_three_true_designs_and_fails_one_that_only_the_known_seed_
 
 
 @by_name()
-def test_grade_judges_each_brief_by_what_was_handed_in_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {**GOOD, name: (GOOD[name][0], next(iter(BRIEFS[name].menu)))}
-    monkeypatch.setattr(normalise, "last_words", lambda path, code: json.dumps(given))
+def test_grade_judges_each_brief_by_what_was_handed_in_for_it(name: str) -> None:
+    given: Any = {**GOOD, name: (GOOD[name][0], next(iter(BRIEFS[name].menu)))}
     for seeds in ((1,), (1, 2)):
-        verdicts = capstone.grade(Path("mine.ipynb"), seeds)
+        verdicts = capstone.grade(capstone.HandedIn(given, []), seeds)
         assert [brief for brief, verdict in verdicts.items() if not verdict.is_true] == [name]
         for brief, verdict in verdicts.items():
             own = clause(list(BRIEFS[brief].needs)[0], BRIEFS[brief]).measure
@@ -350,6 +350,43 @@ def test_grade_of_a_notebook_without_designs_fails_and_of_none_says_so(
     assert capsys.readouterr().out.count("NOT BEGUN") == 3
     assert main(["grade", str(tmp_path / "nothing.ipynb"), "--seed", "5"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_seeds_are_asked_for_when_no_notebook_runs_any_more(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program can read the command line of the one that has started it."""
+    happened, answers = list[str](), iter(["", "1 2", "one"])
+    monkeypatch.setattr(capstone, "collect", lambda path: happened.append(path.name) or capstone.HandedIn({"queue": GOOD["queue"]}, []))
+    monkeypatch.setattr("builtins.input", lambda asks: happened.append(asks.split()[0]) or next(answers))
+    assert main(["grade", "ann.ipynb", "bob.ipynb", "--brief", "queue"]) == 0
+    assert happened == ["ann.ipynb", "bob.ipynb", "Seeds,", "Seeds,"]
+    said = capsys.readouterr().out
+    assert said.count("queue: TRUE: ") == said.count("drawn from seed 2") == 2 and "cache" not in said
+    assert main(["grade", "ann.ipynb"]) == 1 and "a seed is a whole number" in capsys.readouterr().err
+
+
+def test_one_notebook_that_cannot_be_graded_keeps_no_other_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = notebook(tmp_path, "from kvref.lab.capstone import judge_design", "judge_design('queue', 'we lose nothing')")
+    assert main(["grade", str(tmp_path / "nobody.ipynb"), str(path), "--brief", "queue", "--seed", "5"]) == 1
+    said = capsys.readouterr()
+    assert "nobody.ipynb: No such file" in said.err and said.out.startswith(f"{path}\nqueue: CANNOT BE READ: ")
+
+
+@pytest.mark.parametrize("cells, says", [(["1", " ", "while True: pass"], "code cell 3: is at work for more than 2 seconds"),
+                                         (["1", "import os; os._exit(3)"], "code cell 2: its kernel has ended")])
+def test_a_notebook_that_does_not_end_gets_one_sentence(
+        cells: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(normalise, "TIMEOUT_S", 2)
+    assert main(["grade", str(path := notebook(tmp_path, *cells)), "--seed", "5"]) == 1
+    said = capfd.readouterr()
+    assert said.err.startswith(f"kvref.lab: {path}: {says}") and said.err.count("\n") == 1 and not said.out
+
+
+@pytest.mark.parametrize("said", ["queue: TRUE", '{"queue": 5}', '{"queue": ["a", {}, 1]}', "[1]", "[" * 100_000])
+def test_a_hand_in_that_somebody_has_made_up_gets_one_sentence(
+        said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(normalise, "last_words", lambda path, code: (said, []))
+    assert main(["grade", "mine.ipynb", "--seed", "5"]) == 1
+    assert capsys.readouterr() == ("", "kvref.lab: mine.ipynb: what it has handed in cannot be read; does it print by itself?\n")
 
 
 def test_what_the_chapter_hands_in_is_the_reader_s_own() -> None:
