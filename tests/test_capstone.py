@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from nbformat import read
@@ -354,14 +355,17 @@ def test_grade_of_a_notebook_without_designs_fails_and_of_none_says_so(
 
 def test_the_seeds_are_asked_for_when_no_notebook_runs_any_more(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A program can read the command line of the one that has started it."""
-    happened, answers = list[str](), iter(["", "1 2", "one"])
+    happened, answers = list[str](), iter(["", "one", "1, 2"])
     monkeypatch.setattr(capstone, "collect", lambda path: happened.append(path.name) or capstone.HandedIn({"queue": GOOD["queue"]}, []))
     monkeypatch.setattr("builtins.input", lambda asks: happened.append(asks.split()[0]) or next(answers))
     assert main(["grade", "ann.ipynb", "bob.ipynb", "--brief", "queue"]) == 0
-    assert happened == ["ann.ipynb", "bob.ipynb", "Seeds,", "Seeds,"]
+    assert happened == ["ann.ipynb", "bob.ipynb", "Seeds,", "Seeds,", "Seeds,"]
     said = capsys.readouterr().out
     assert said.count("queue: TRUE: ") == said.count("drawn from seed 2") == 2 and "cache" not in said
-    assert main(["grade", "ann.ipynb"]) == 1 and "a seed is a whole number" in capsys.readouterr().err
+    monkeypatch.setattr("builtins.input", MagicMock(side_effect=EOFError))
+    assert main(["grade", "ann.ipynb"]) == 1 and "nobody has answered" in capsys.readouterr().err
+    assert main(["grade", "ann.ipynb", "--brief", "queu"]) == 1 and "there are cache, queue, board" in capsys.readouterr().err
+    assert happened[5:] == ["ann.ipynb"]                            # a wrong name is told before anything is run
 
 
 def test_one_notebook_that_cannot_be_graded_keeps_no_other_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,12 +385,20 @@ def test_a_notebook_that_does_not_end_gets_one_sentence(
     assert said.err.startswith(f"kvref.lab: {path}: {says}") and said.err.count("\n") == 1 and not said.out
 
 
+def test_what_a_notebook_prints_does_not_come_here(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = normalise.read(notebook(tmp_path, "import os, sys\nprint('{}')\nos.write(1, b'x')\nos.system('echo y')", "print('y', file=sys.stderr)\n1 / 0"))
+    monkeypatch.setattr(normalise, "read", lambda path: kept)
+    assert normalise.last_words(tmp_path, "'z' * 3") == ("zzz", ["code cell 2 raised ZeroDivisionError: division by zero"])
+    assert [[output.output_type for output in cell.outputs] for cell in kept[0].cells] == [["execute_result"], ["error"], ["display_data"]]
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("said", ["queue: TRUE", '{"queue": 5}', '{"queue": ["a", {}, 1]}', "[1]", "[" * 100_000])
 def test_a_hand_in_that_somebody_has_made_up_gets_one_sentence(
         said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(normalise, "last_words", lambda path, code: (said, []))
+    monkeypatch.setattr(normalise, "last_words", lambda path, expression: (said, []))
     assert main(["grade", "mine.ipynb", "--seed", "5"]) == 1
-    assert capsys.readouterr() == ("", "kvref.lab: mine.ipynb: what it has handed in cannot be read; does it print by itself?\n")
+    assert capsys.readouterr() == ("", "kvref.lab: mine.ipynb: it hands in what cannot be read.\n")
 
 
 def test_what_the_chapter_hands_in_is_the_reader_s_own() -> None:

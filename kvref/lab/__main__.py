@@ -102,6 +102,9 @@ def _normalise(options: argparse.Namespace, _: list[str]) -> int:
 
 def _grade(options: argparse.Namespace, _: list[str]) -> int:
     from kvref.lab import capstone
+    from kvref.lab.briefs import BRIEFS
+    if unknown := set(options.briefs) - set(BRIEFS):
+        raise reader.LabError(f"there is no brief {unknown.pop()!r}; there are {', '.join(BRIEFS)}.")
     handed_in, good = {}, True
     for path in options.notebooks:
         try:
@@ -119,11 +122,15 @@ def _grade(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _asked() -> list[int]:
-    """The seeds, from the keyboard."""
-    try:
-        return list(map(int, input("Seeds, with a blank between: ").split())) or _asked()
-    except (ValueError, EOFError):
-        raise reader.LabError("a seed is a whole number: --seed 4711 815, or answer so when you are asked.") from None
+    """The seeds, from the keyboard. A slip of the finger does not cost what has been run."""
+    while True:
+        try:
+            if seeds := [int(word) for word in input("Seeds, whole numbers: ").replace(",", " ").split()]:
+                return seeds
+        except ValueError:
+            continue
+        except EOFError:
+            raise reader.LabError("nobody has answered with seeds; give them as --seed 4711 815.") from None
 
 
 if __name__ == "__main__":

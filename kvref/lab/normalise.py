@@ -10,8 +10,8 @@ Interface:
   - rewrite(path)      execute, normalise, write; returns problems, each one sentence, [] if there are none
   - check(path)        execute nothing, write nothing; returns what `rewrite` would change
   - normal(notebook)   the normal form of an executed notebook
-  - last_words(path, code)      execute a notebook and then `code`, in a folder that is thrown away; what that prints,
-                                and which cells have raised
+  - last_words(path, expression)    execute a notebook in a folder that is thrown away; the text that the expression
+                                    then is, and which cells have raised
   - read(path)         a notebook and its text
   - course()           the committed notebooks
 """
@@ -83,15 +83,18 @@ def normal(notebook: Any) -> Any:
     return result
 
 
-def last_words(path: Path, code: str) -> tuple[str, list[str]]:
+def last_words(path: Path, expression: str) -> tuple[str, list[str]]:
     """Errors in cells stop nothing. LabError where the kernel ends, or a cell goes on for too long."""
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     notebook, _ = read(path)
     code_cells = _cleared(notebook)
-    notebook.cells.append(last := nbformat.v4.new_code_cell(code))
+    notebook.cells.append(last := nbformat.v4.new_code_cell(
+        f'import IPython.display\nIPython.display.display({{"text/plain": {expression}}}, raw=True)'))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        client = _client(notebook, Path(folder), allow_errors=True)
+        client.extra_arguments += ["--IPKernelApp.outstream_class=None"]    # a loop that prints would fill our memory
         try:
-            _client(notebook, Path(folder), allow_errors=True).execute(stderr=subprocess.DEVNULL)
+            client.execute(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         except (CellTimeoutError, DeadKernelError) as error:
             why = "its kernel has ended"
             if isinstance(error, CellTimeoutError):
@@ -99,7 +102,7 @@ def last_words(path: Path, code: str) -> tuple[str, list[str]]:
             raise reader.LabError(f"{path}: code cell {_reached(code_cells)}: {why}.") from None
     raised = [f"code cell {number} raised {output.ename}: {output.evalue}".splitlines()[0]
               for number, cell in enumerate(code_cells, 1) for output in cell.outputs if output.output_type == "error"]
-    return "".join(output.text for output in last.outputs if output.output_type == "stream"), raised
+    return "".join(output.data.get("text/plain", "") for output in last.outputs[:1] if "data" in output), raised
 
 
 # ---- its parts -----------------------------------------------------------------------------------
