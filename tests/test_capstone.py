@@ -205,7 +205,7 @@ def test_a_guarantee_reads_as_it_is_written(text: str, read: list[str]) -> None:
     ("we never lose data", "is no clause"), ("lost_jobs = 0 under kill", "is no clause"), ("lost_jobs == none under kill", "is no clause"),
     ("lost_orders == 0 under kill", "there are lost_writes, "), ("lost_jobs == 0", "say under which one, kill, worker_crash"),
     ("refused_writes == 0 under kill", "leave out 'under kill'"), ("lost_jobs == 0 under water", "there are kill, worker_crash"),
-    ("lost_jobs == 0 under power_loss(ext4)", "there are kill"), ("and", "is no clause")])
+    ("lost_jobs == 0 under power_loss(ext4)", "there are kill"), ("and", "is no clause"), ("refused_writes <= " + "9" * 400, "a number below a billion")])
 def test_a_wrong_word_gets_one_sentence_that_names_what_there_is(text: str, says: str) -> None:
     with pytest.raises(Unclear, match=None) as said:
         read_guarantee(text, QUEUE)

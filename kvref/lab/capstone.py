@@ -118,6 +118,8 @@ def _clause(part: str, brief: Brief) -> Clause:
         raise Unclear(f"{measure} is measured after a crash: say under which one, {', '.join(brief.crashes)}.")
     if crash and not brief.words[measure].under:
         raise Unclear(f"{measure} is measured without a crash: leave out 'under {crash}'.")
+    if float(bound) > 1e9:
+        raise Unclear(f"{measure} {sign} {bound[:9]}...: write a number below a billion.")
     return Clause(measure, sign, float(bound), _crash(crash, brief) if crash else "")
 
 
