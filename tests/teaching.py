@@ -198,7 +198,7 @@ def path(weeks: Weeks) -> str:
 
 def paths() -> str:
     """The three ways through the course, as sums."""
-    rows: list[tuple[object, ...]] = [("[one lecture](#one-lecture-what-is-an-ok-worth)", "1 class of 50", 50, "-",
+    rows: list[tuple[object, ...]] = [("[one lecture](#one-lecture-what-is-an-ok-worth)", "1 class of 50 or 90", "50 or 90", "-",
                                        "say what an OK is worth, in four words")]
     for name, weeks, when, can in (
             ("[four weeks](#four-weeks)", FOUR_WEEKS, "8 classes of 50",

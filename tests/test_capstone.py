@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from nbformat import read
@@ -204,7 +205,7 @@ def test_a_guarantee_reads_as_it_is_written(text: str, read: list[str]) -> None:
     ("we never lose data", "is no clause"), ("lost_jobs = 0 under kill", "is no clause"), ("lost_jobs == none under kill", "is no clause"),
     ("lost_orders == 0 under kill", "there are lost_writes, "), ("lost_jobs == 0", "say under which one, kill, worker_crash"),
     ("refused_writes == 0 under kill", "leave out 'under kill'"), ("lost_jobs == 0 under water", "there are kill, worker_crash"),
-    ("lost_jobs == 0 under power_loss(ext4)", "there are kill"), ("and", "is no clause")])
+    ("lost_jobs == 0 under power_loss(ext4)", "there are kill"), ("and", "is no clause"), ("refused_writes <= " + "9" * 400, "a number below a billion")])
 def test_a_wrong_word_gets_one_sentence_that_names_what_there_is(text: str, says: str) -> None:
     with pytest.raises(Unclear, match=None) as said:
         read_guarantee(text, QUEUE)
@@ -308,11 +309,12 @@ def test_grade_passes_three_true_designs_and_fails_one_that_only_the_known_seed_
     marginal = {**GOOD, "board": (GOOD["board"][0].replace("1.5", "1"), GOOD["board"][1])}
     path = notebook(tmp_path, *handing_in(marginal))
     before = path.read_text()
-    given = json.loads(normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())"))
-    assert {name: (text, design) for name, (text, design) in given.items()} == marginal
-    monkeypatch.setattr(normalise, "last_words", lambda path, code: json.dumps(given))
+    handed_in = capstone.collect(path)
+    assert handed_in == (marginal, ["code cell 5 raised ZeroDivisionError: division by zero"])
+    monkeypatch.setattr(capstone, "collect", lambda path: handed_in)
     assert main(["grade", str(path), "--seed", "1"]) == 0
-    assert capsys.readouterr().out.count(": TRUE: ") == 3
+    said = capsys.readouterr().out
+    assert said.count(": TRUE: ") == 3 and said.startswith(f"{path}\n  {handed_in.raised[0]}\ncache: TRUE")
     seed = next(seed for seed in SEEDS if not Trial(BOARD, GOOD["board"][1], seed).keeps([ONE_SECOND]))
     assert main(["grade", str(path), "--seed", "1", str(seed)]) == 1
     said = capsys.readouterr().out
@@ -321,11 +323,10 @@ def test_grade_passes_three_true_designs_and_fails_one_that_only_the_known_seed_
 
 
 @by_name()
-def test_grade_judges_each_brief_by_what_was_handed_in_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {**GOOD, name: (GOOD[name][0], next(iter(BRIEFS[name].menu)))}
-    monkeypatch.setattr(normalise, "last_words", lambda path, code: json.dumps(given))
+def test_grade_judges_each_brief_by_what_was_handed_in_for_it(name: str) -> None:
+    given: Any = {**GOOD, name: (GOOD[name][0], next(iter(BRIEFS[name].menu)))}
     for seeds in ((1,), (1, 2)):
-        verdicts = capstone.grade(Path("mine.ipynb"), seeds)
+        verdicts = capstone.grade(capstone.HandedIn(given, []), seeds)
         assert [brief for brief, verdict in verdicts.items() if not verdict.is_true] == [name]
         for brief, verdict in verdicts.items():
             own = clause(list(BRIEFS[brief].needs)[0], BRIEFS[brief]).measure
@@ -350,6 +351,54 @@ def test_grade_of_a_notebook_without_designs_fails_and_of_none_says_so(
     assert capsys.readouterr().out.count("NOT BEGUN") == 3
     assert main(["grade", str(tmp_path / "nothing.ipynb"), "--seed", "5"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_seeds_are_asked_for_when_no_notebook_runs_any_more(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program can read the command line of the one that has started it."""
+    happened, answers = list[str](), iter(["", "one", "1, 2"])
+    monkeypatch.setattr(capstone, "collect", lambda path: happened.append(path.name) or capstone.HandedIn({"queue": GOOD["queue"]}, []))
+    monkeypatch.setattr("builtins.input", lambda asks: happened.append(asks.split()[0]) or next(answers))
+    assert main(["grade", "ann.ipynb", "bob.ipynb", "--brief", "queue"]) == 0
+    assert happened == ["ann.ipynb", "bob.ipynb", "Seeds,", "Seeds,", "Seeds,"]
+    said = capsys.readouterr().out
+    assert said.count("queue: TRUE: ") == said.count("drawn from seed 2") == 2 and "cache" not in said
+    monkeypatch.setattr("builtins.input", MagicMock(side_effect=EOFError))
+    assert main(["grade", "ann.ipynb"]) == 1 and "nobody has answered" in capsys.readouterr().err
+    assert main(["grade", "ann.ipynb", "--brief", "queu"]) == 1 and "there are cache, queue, board" in capsys.readouterr().err
+    assert happened[5:] == ["ann.ipynb"]                            # a wrong name is told before anything is run
+
+
+def test_one_notebook_that_cannot_be_graded_keeps_no_other_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = notebook(tmp_path, "from kvref.lab.capstone import judge_design", "judge_design('queue', 'we lose nothing')")
+    assert main(["grade", str(tmp_path / "nobody.ipynb"), str(path), "--brief", "queue", "--seed", "5"]) == 1
+    said = capsys.readouterr()
+    assert "nobody.ipynb: No such file" in said.err and said.out.startswith(f"{path}\nqueue: CANNOT BE READ: ")
+
+
+@pytest.mark.parametrize("cells, says", [(["1", " ", "while True: pass"], "code cell 3: is at work for more than 2 seconds"),
+                                         (["1", "import os; os._exit(3)"], "code cell 2: its kernel has ended")])
+def test_a_notebook_that_does_not_end_gets_one_sentence(
+        cells: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(normalise, "TIMEOUT_S", 2)
+    assert main(["grade", str(path := notebook(tmp_path, *cells)), "--seed", "5"]) == 1
+    said = capfd.readouterr()
+    assert said.err.startswith(f"kvref.lab: {path}: {says}") and said.err.count("\n") == 1 and not said.out
+
+
+def test_what_a_notebook_prints_does_not_come_here(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = normalise.read(notebook(tmp_path, "import os, sys\nprint('{}')\nos.write(1, b'x')\nos.system('echo y')", "print('y', file=sys.stderr)\n1 / 0"))
+    monkeypatch.setattr(normalise, "read", lambda path: kept)
+    assert normalise.last_words(tmp_path, "'z' * 3") == ("zzz", ["code cell 2 raised ZeroDivisionError: division by zero"])
+    assert [[output.output_type for output in cell.outputs] for cell in kept[0].cells] == [["execute_result"], ["error"], ["display_data"]]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("said", ["queue: TRUE", '{"queue": 5}', '{"queue": ["a", {}, 1]}', "[1]", "[" * 100_000])
+def test_a_hand_in_that_somebody_has_made_up_gets_one_sentence(
+        said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(normalise, "last_words", lambda path, expression: (said, []))
+    assert main(["grade", "mine.ipynb", "--seed", "5"]) == 1
+    assert capsys.readouterr() == ("", "kvref.lab: mine.ipynb: it hands in what cannot be read.\n")
 
 
 def test_what_the_chapter_hands_in_is_the_reader_s_own() -> None:

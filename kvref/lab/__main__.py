@@ -57,12 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     normal.add_argument("--check", action="store_true", help="change nothing; name the cells that are not normal")
     normal.set_defaults(do=_normalise)
     grades = commands.add_parser(
-        "grade", help="judge the three designs of somebody's chapter 14, with a seed of your own",
-        description="Runs the notebook, which is somebody's program, takes the guarantees and designs that it has "
-                    "judged last, and judges them here. The notebook is not told the seeds. Exit status 1 unless all "
-                    "three are true; dearer than needed is true.")
-    grades.add_argument("notebook", type=Path, metavar="NOTEBOOK")
-    grades.add_argument("--seed", type=int, required=True, nargs="+", dest="seeds", metavar="SEED",
+        "grade", help="judge the designs of somebody's chapter 14, with seeds of your own",
+        description="Runs notebooks, which are somebody's programs, takes the guarantees and designs that they have "
+                    "judged last, and judges them here. Without --seed you are asked for the seeds when all have "
+                    "ended: a program can read the command line. Exit status 1 unless all are true; dearer than "
+                    "needed is true.")
+    grades.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    grades.add_argument("--brief", nargs="+", default=(), dest="briefs", metavar="NAME",
+                        help="of the customers that were to be chosen from; default: all three")
+    grades.add_argument("--seed", type=int, nargs="+", dest="seeds", metavar="SEED",
                         help="of a crash schedule: keep it to yourself; several find more than one")
     grades.set_defaults(do=_grade)
     return parser
@@ -99,10 +102,35 @@ def _normalise(options: argparse.Namespace, _: list[str]) -> int:
 
 def _grade(options: argparse.Namespace, _: list[str]) -> int:
     from kvref.lab import capstone
-    verdicts = capstone.grade(options.notebook, options.seeds)
-    for name, verdict in verdicts.items():
-        print(f"{name}: {verdict}")
-    return not all(verdict.is_true for verdict in verdicts.values())
+    from kvref.lab.briefs import BRIEFS
+    if unknown := set(options.briefs) - set(BRIEFS):
+        raise reader.LabError(f"there is no brief {unknown.pop()!r}; there are {', '.join(BRIEFS)}.")
+    handed_in, good = {}, True
+    for path in options.notebooks:
+        try:
+            handed_in[path] = capstone.collect(path)
+        except reader.LabError as error:
+            print(f"kvref.lab: {error}", file=sys.stderr)
+            good = False
+    seeds = options.seeds or (_asked() if handed_in else [])
+    for path, found in handed_in.items():
+        print(f"{path}" + "".join(f"\n  {sentence}" for sentence in found.raised))
+        for name, verdict in capstone.grade(found, seeds, options.briefs).items():
+            print(f"{name}: {verdict}", flush=True)
+            good &= verdict.is_true
+    return not good
+
+
+def _asked() -> list[int]:
+    """The seeds, from the keyboard. A slip of the finger does not cost what has been run."""
+    while True:
+        try:
+            if seeds := [int(word) for word in input("Seeds, whole numbers: ").replace(",", " ").split()]:
+                return seeds
+        except ValueError:
+            continue
+        except EOFError:
+            raise reader.LabError("nobody has answered with seeds; give them as --seed 4711 815.") from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Interface:
   - read_guarantee(text, brief)     a sentence as Clauses; Unclear: one sentence about what cannot be read
   - Trial(brief, design, seed)      a design, played once and crashed at the instants of a seed; its price
   - handed_in()                 the last guarantee and design of each brief
-  - grade(path, seeds)          the verdicts on a notebook, which is not told the seeds
+  - collect(path)               HandedIn: run a notebook, which is told no seed; what it hands in, which cells raised
+  - grade(handed_in, seeds, briefs)     the verdicts on it
 
 A guarantee is clauses with "and" between them: measure, sign, number, and, where a crash belongs to it, `under` and the
 crash. It is *too weak* if it leaves out something that the brief asks for; then a design that keeps it and hurts the
@@ -117,6 +118,8 @@ def _clause(part: str, brief: Brief) -> Clause:
         raise Unclear(f"{measure} is measured after a crash: say under which one, {', '.join(brief.crashes)}.")
     if crash and not brief.words[measure].under:
         raise Unclear(f"{measure} is measured without a crash: leave out 'under {crash}'.")
+    if float(bound) > 1e9:
+        raise Unclear(f"{measure} {sign} {bound[:9]}...: write a number below a billion.")
     return Clause(measure, sign, float(bound), _crash(crash, brief) if crash else "")
 
 
@@ -404,17 +407,28 @@ def handed_in() -> str:
     return json.dumps(_handed_in, default=str)
 
 
-def grade(path: Path, seeds: Sequence[int]) -> dict[str, Verdict]:
-    """Run a notebook, and judge here what it has handed in last for each brief: the first verdict that is not true, or
-    the last one. What raises in the notebook stops nothing."""
+class HandedIn(NamedTuple):
+    """What somebody's notebook has left."""
+
+    given: dict[str, tuple[str, dict[str, Any]]]        # brief -> guarantee, design
+    raised: list[str]                                   # a sentence for each cell that did
+
+
+def collect(path: Path) -> HandedIn:
+    """Run a notebook. What raises in it stops nothing."""
     from kvref.lab import normalise
-    said = normalise.last_words(path, "from kvref.lab.capstone import handed_in\nprint(handed_in())").splitlines()
-    given: dict[str, tuple[str, dict[str, Any]]]
+    said, raised = normalise.last_words(path, "__import__('kvref.lab.capstone').lab.capstone.handed_in()")
     try:
-        given = dict(json.loads(said[-1] if said else "{}"))
-    except (ValueError, TypeError):
-        raise reader.LabError(f"{path}: what it has handed in cannot be read; does it print by itself?") from None
-    return {name: _hardest(judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds) for name in BRIEFS}
+        return HandedIn({name: (text, design) for name, (text, design) in json.loads(said).items()}, raised)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise reader.LabError(f"{path}: it hands in what cannot be read.") from None
+
+
+def grade(handed_in: HandedIn, seeds: Sequence[int], briefs: Sequence[str] = ()) -> dict[str, Verdict]:
+    """For each brief, or each of these, the first verdict that is not true, or the last one."""
+    given = handed_in.given
+    return {name: _hardest(judge_design(name, *given.get(name, ("", {})), seed) for seed in seeds)
+            for name in briefs or BRIEFS}
 
 
 def _hardest(verdicts: Iterable[Verdict]) -> Verdict:

@@ -10,7 +10,8 @@ Interface:
   - rewrite(path)      execute, normalise, write; returns problems, each one sentence, [] if there are none
   - check(path)        execute nothing, write nothing; returns what `rewrite` would change
   - normal(notebook)   the normal form of an executed notebook
-  - last_words(path, code)      execute a notebook and then `code`, in a folder that is thrown away; what that prints
+  - last_words(path, expression)    execute a notebook in a folder that is thrown away; the text that the expression
+                                    then is, and which cells have raised
   - read(path)         a notebook and its text
   - course()           the committed notebooks
 """
@@ -20,7 +21,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +83,26 @@ def normal(notebook: Any) -> Any:
     return result
 
 
-def last_words(path: Path, code: str) -> str:
+def last_words(path: Path, expression: str) -> tuple[str, list[str]]:
     """Errors in cells stop nothing. LabError where the kernel ends, or a cell goes on for too long."""
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     notebook, _ = read(path)
-    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    code_cells = _cleared(notebook)
+    notebook.cells.append(last := nbformat.v4.new_code_cell(
+        f'import IPython.display\nIPython.display.display({{"text/plain": {expression}}}, raw=True)'))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        client = _client(notebook, Path(folder), allow_errors=True)
+        client.extra_arguments += ["--IPKernelApp.outstream_class=None"]    # a loop that prints would fill our memory
         try:
-            _client(notebook, Path(folder), allow_errors=True).execute()
+            client.execute(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         except (CellTimeoutError, DeadKernelError) as error:
-            raise reader.LabError(f"{path}: {str(error).strip().splitlines()[0]}") from None
-    return "".join(output.get("text", "") for output in notebook.cells[-1].outputs if output.output_type == "stream")
+            why = "its kernel has ended"
+            if isinstance(error, CellTimeoutError):
+                why = f"is at work for more than {TIMEOUT_S} seconds; take it out, and try again"
+            raise reader.LabError(f"{path}: code cell {_reached(code_cells)}: {why}.") from None
+    raised = [f"code cell {number} raised {output.ename}: {output.evalue}".splitlines()[0]
+              for number, cell in enumerate(code_cells, 1) for output in cell.outputs if output.output_type == "error"]
+    return "".join(output.data.get("text/plain", "") for output in last.outputs[:1] if "data" in output), raised
 
 
 # ---- its parts -----------------------------------------------------------------------------------
@@ -144,22 +156,36 @@ def _shown(output: Any) -> str:
 def _execute(path: Path, notebook: Any) -> str:
     """Run all cells in the notebook's own folder; "" or what went wrong."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+    code_cells = _cleared(notebook)
     try:
         _client(notebook, path.resolve().parent).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        number = sum(cell.get("execution_count") is not None for cell in notebook.cells)
         reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error).strip()
-        return f"{path}: code cell {number}: {reason}; the file is as it was"
+        return f"{path}: code cell {_reached(code_cells)}: {reason}; the file is as it was"
     return ""
+
+
+def _cleared(notebook: Any) -> list[Any]:
+    """Its code cells, as if they had never been run."""
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code_cells:
+        cell.outputs, cell.execution_count = [], None
+    return code_cells
+
+
+def _begun(cell: Any, cell_index: int) -> None:
+    cell.execution_count = -1           # until the kernel has said which
+
+
+def _reached(code_cells: list[Any]) -> int:
+    """The number of the last one that was begun."""
+    return max((number for number, cell in enumerate(code_cells, 1) if cell.execution_count), default=0)
 
 
 def _client(notebook: Any, folder: Path, **options: Any) -> Any:
     from nbclient import NotebookClient
     return NotebookClient(notebook, timeout=TIMEOUT_S, kernel_name="python3", record_timing=False,
-                          extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                          extra_arguments=["--IPKernelApp.log_level=ERROR"], on_cell_execute=_begun,
                           resources={"metadata": {"path": str(folder)}}, **options)
 
 
@@ -167,11 +193,12 @@ def read(path: Path) -> tuple[Any, str]:
     """The notebook and its text. LabError where it is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        return nbformat.reads(text, as_version=4), text
+        with warnings.catch_warnings(action="ignore"):          # two cells with one id: it gives a new one
+            return nbformat.reads(text, as_version=4), text
     except OSError as error:
-        raise reader.LabError(f"{path}: {error.strerror}; give the name of a notebook, or none.") from None
+        raise reader.LabError(f"{path}: {error.strerror}; give the name of a notebook.") from None
     except Exception:           # nbformat takes much for granted: of a list it raises AttributeError
-        raise reader.LabError(f"{path}: this is no notebook; give the name of one, or none.") from None
+        raise reader.LabError(f"{path}: this is no notebook; give the name of one.") from None
 
 
 def _text(notebook: Any) -> str:
