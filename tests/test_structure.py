@@ -32,7 +32,7 @@ LAB_ONLY = {"IPython", "cycler", "matplotlib", "nbformat", "nbconvert", "nbclien
             "redis", "bs4", "mistune", "pygments"}      # the last three come with nbconvert
 
 BUDGETS = {"mechanisms": 4200, "persistence": 2200, "legacy": 250, "files": 450, "commands": 2740, "sim": 1760,
-           "laboratory": 1815, "lab": 2740}         # lines of code
+           "laboratory": 1815, "lab": 2745}         # lines of code
 LABORATORY = {"scenarios", "recording", "invariants", "explorer", "loss", "mutants", "score"}      # of kvref.sim
 MODULE_MAX = 420
 FUNCTION_MAX = 62
