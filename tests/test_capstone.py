@@ -360,12 +360,22 @@ def test_the_seeds_are_asked_for_when_no_notebook_runs_any_more(monkeypatch: pyt
     monkeypatch.setattr("builtins.input", lambda asks: happened.append(asks.split()[0]) or next(answers))
     assert main(["grade", "ann.ipynb", "bob.ipynb", "--brief", "queue"]) == 0
     assert happened == ["ann.ipynb", "bob.ipynb", "Seeds,", "Seeds,", "Seeds,"]
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
     assert said.count("queue: TRUE: ") == said.count("drawn from seed 2") == 2 and "cache" not in said
+    assert progress == "1 of 2: ann.ipynb\n2 of 2: bob.ipynb\n"
     monkeypatch.setattr("builtins.input", MagicMock(side_effect=EOFError))
     assert main(["grade", "ann.ipynb"]) == 1 and "nobody has answered" in capsys.readouterr().err
     assert main(["grade", "ann.ipynb", "--brief", "queu"]) == 1 and "there are cache, queue, board" in capsys.readouterr().err
     assert happened[5:] == ["ann.ipynb"]                            # a wrong name is told before anything is run
+
+
+def test_what_the_chapter_itself_judges_is_nobody_s_hand_in() -> None:
+    """It shows a colleague's design of the queue. Where the reader's cells are gone, or raise, that one is not theirs."""
+    chapter, _ = normalise.read(ROOT / "notebooks" / "14-capstone.ipynb")
+    judged = [cell.source for cell in chapter.cells if cell.cell_type == "code" and "judge_design(" in cell.source]
+    mine = [source for source in judged if any(f'judge_design("{name}"' in source for name in BRIEFS)]
+    assert len(mine) == 6 and all("_guarantee" in source for source in mine)
+    assert not [source for source in set(judged) - set(mine) if 'judge_design("' in source or "judge_design(BRIEFS" in source]
 
 
 def test_one_notebook_that_cannot_be_graded_keeps_no_other_from_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,9 @@ def _grade(options: argparse.Namespace, _: list[str]) -> int:
     if unknown := set(options.briefs) - set(BRIEFS):
         raise reader.LabError(f"there is no brief {unknown.pop()!r}; there are {', '.join(BRIEFS)}.")
     handed_in, good = {}, True
-    for path in options.notebooks:
+    for number, path in enumerate(options.notebooks, 1):
+        if len(options.notebooks) > 1:
+            print(f"{number} of {len(options.notebooks)}: {path}", file=sys.stderr)
         try:
             handed_in[path] = capstone.collect(path)
         except reader.LabError as error:
