@@ -13,6 +13,7 @@ Server stands in this process and the test turns its loop by hand. On both the c
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import shutil
@@ -319,6 +320,15 @@ def redis_server() -> Iterator[record.RedisServer]:
         pytest.skip("redis-server is not installed")
     with record.RedisServer({"enable-debug-command": "yes"}) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def debians_conf() -> str:
+    """The text of the redis.conf that Debian installs with Redis 7.0."""
+    path = Path("/etc/redis/redis.conf")
+    if not shutil.which("redis-server") or not record.version("redis-server").startswith("7.0.") or not os.access(path, os.R_OK):
+        pytest.skip("Debian's redis.conf is not there, or of another version, or not for us to read")
+    return path.read_text()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -26,10 +26,13 @@ CHANGES = ("write", "fsync", "truncate", "rename", "unlink", "mkdir", "fsync_dir
 
 
 def parts(machine: Machine) -> dict[str, bytes]:
-    """The files in the directory of the log, as any process sees them."""
-    server = machine.server
+    """The files in the directory of the log, as any process sees them. A real child may take its own away meanwhile."""
+    server, found = machine.server, {}
     folder = f"{server.config.dir}/{FOLDER}"
-    return {name: read_file(server.disk, f"{folder}/{name}") for name in server.disk.list(folder)}
+    for name in server.disk.list(folder):
+        with suppress(FileNotFoundError):
+            found[name] = read_file(server.disk, f"{folder}/{name}")
+    return found
 
 
 def named(machine: Machine) -> list[str]:

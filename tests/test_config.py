@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,6 @@ from kvref.sim import World
 from kvref.sim.errors import ReplyError
 from tests import record
 
-DEBIAN = Path("/etc/redis/redis.conf")
 
 
 def refusal(*words: str, text: str | None = None, **more: Any) -> str:
@@ -103,11 +101,9 @@ def test_what_is_without_effect_is_collected() -> None:
     assert config.io_threads == 2
 
 
-@pytest.mark.skipif(not os.access(DEBIAN, os.R_OK), reason="no redis.conf of Debian here, or not for us to read")
-def test_debians_redis_conf_is_refused_for_daemonize_alone() -> None:
-    text = DEBIAN.read_text()
-    assert ": daemonize: kvref stays in the foreground; take it out" in refusal(text=text)
-    config = Config.load(text.replace("daemonize yes", "daemonize no"))
+def test_debians_redis_conf_is_refused_for_daemonize_alone(debians_conf: str) -> None:
+    assert ": daemonize: kvref stays in the foreground; take it out" in refusal(text=debians_conf)
+    config = Config.load(debians_conf.replace("daemonize yes", "daemonize no"))
     assert config.dir == "/var/lib/redis"
     assert config.bind == ["127.0.0.1", "-::1"]
 

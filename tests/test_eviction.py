@@ -241,15 +241,11 @@ def test_the_counters_are_distributed_as_redis_distributes_them() -> None:
         assert abs(statistics.mean(a) - statistics.mean(b)) <= 4 * spread + 0.5, (count, a, b)
 
 
-DEBIANS = Path("/etc/redis/redis.conf")
-
-
-@pytest.mark.skipif(not DEBIANS.exists(), reason="Debian's redis.conf is not there")
-def test_debian_s_own_redis_conf_starts_kvref(tmp_path: Path) -> None:
+def test_debian_s_own_redis_conf_starts_kvref(debians_conf: str, tmp_path: Path) -> None:
     changed = {"daemonize": "no", "dir": str(tmp_path), "logfile": '""', "pidfile": str(tmp_path / "pid")}
-    lines = [(line.split() or [""])[0] for line in DEBIANS.read_text().splitlines()]
+    lines = [(line.split() or [""])[0] for line in debians_conf.splitlines()]
     text = "\n".join(f"{name} {changed[name]}" if name in changed else line
-                     for name, line in zip(lines, DEBIANS.read_text().splitlines()))
+                     for name, line in zip(lines, debians_conf.splitlines()))
     assert {"daemonize", "dir", "logfile"} <= set(lines)
     (tmp_path / "redis.conf").write_text(text)
     with started("redis.conf", cwd=tmp_path) as (_, port, _):
