@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests import golden
@@ -35,11 +36,18 @@ class RecordError(Exception):
     """One sentence for the person at the shell."""
 
 
+@cache
 def version(executable: str) -> str:
-    """What `redis-server --version` says, such as "7.0.15"."""
+    """What `redis-server --version` or `redis-cli --version` says, such as "7.0.15"."""
     words = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"v=(\S+)", words)
+    found = re.search(r"(?:v=|redis-cli )(\S+)", words)
     return found[1] if found else "unknown"
+
+
+def installed(program: str) -> bool:
+    """Whether this program of Redis is here, and of version 7.0: that alone says what kvref has to do."""
+    return bool(shutil.which(program)) and all(version(each).startswith("7.0.")
+                                               for each in ("redis-server", "redis-cli") if shutil.which(each))
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ Everything here works on both machines of conftest.py: a disk is reached through
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -207,7 +206,7 @@ class Redis:
 
 @contextmanager
 def real_server(**directives: str) -> Iterator[record.RedisServer]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     with record.RedisServer({name.replace("_", "-"): value for name, value in directives.items()}) as server:
         yield server

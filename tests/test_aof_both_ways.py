@@ -50,8 +50,8 @@ def work(alice: Callable[..., Any], bob: Callable[[str], None], rewrite: Callabl
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Real]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     machine = Real(tmp_path)
     yield machine
     machine.stop()

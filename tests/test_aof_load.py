@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import functools
 import random
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -29,6 +28,7 @@ from kvref.sim.clock import NEW_YEAR_US
 from tests.conftest import Machine, Simulated
 from tests.grammar import Author
 from tests.journal import FOLDER, MANIFEST, Disturb, Plug, PowerCut, crashes, disturb, parts, state, unplug
+from tests.record import installed
 from tests.saving import child_ends, dump, files, info, put, restart, said
 
 __all__ = ["disturb"]                       # a fixture
@@ -431,7 +431,7 @@ def test_a_damaged_manifest_is_refused_with_appendonly_no_too(text: bytes, refus
     else:
         assert set(restart(machine).databases[0].values) == {b"k"}
     assert parts(machine) == before
-    if shutil.which("redis-server"):
+    if installed("redis-server"):
         assert (redis_verdict({MANIFEST: text, INCR1: b"no log"}, appendonly="no") is None) == refused
 
 
@@ -565,8 +565,8 @@ def test_a_log_that_is_cut_anywhere_is_cut_back_to_its_last_whole_unit(truncated
 
 @pytest.mark.parametrize("truncated", ["yes", "no"])
 def test_redis_server_comes_to_the_same_verdict_at_every_byte(truncated: str) -> None:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     ends = range(FIRST, len(TORN) + 1)
     with ThreadPoolExecutor(4) as pool:             # it takes its time to start
         verdicts = list(pool.map(lambda end: redis_verdict({INCR1: TORN[:end]}, appendonly="yes",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import socket
 import subprocess
 import threading
@@ -14,7 +13,7 @@ import pytest
 from kvref.lab.cli import format_reply, quote, split_args
 from kvref.resp import Error, Pairs, Push, Verbatim, encode
 from kvref.sampling import Members
-from tests import golden
+from tests import golden, record
 
 PRINTED = [
     (1, "(integer) 1"),
@@ -114,7 +113,7 @@ def wild(random: random.Random, depth: int = 3) -> Any:
     return random.choice([items, keys, Members.fromkeys(keys)])
 
 
-@pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
+@pytest.mark.skipif(not record.installed("redis-cli"), reason="redis-cli 7.0 is not installed")
 def test_redis_cli_prints_the_same() -> None:
     dice = random.Random(7)
     values = [value for value, _ in PRINTED if not isinstance(value, Push)] + [wild(dice) for _ in range(300)]
@@ -122,7 +121,7 @@ def test_redis_cli_prints_the_same() -> None:
     assert printed == "".join(format_reply(value) + "\n" for value in values)
 
 
-@pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed")
+@pytest.mark.skipif(not record.installed("redis-cli"), reason="redis-cli 7.0 is not installed")
 def test_redis_cli_reads_lines_the_same() -> None:
     _, requests = redis_cli([b"+OK\r\n"] * len(LINES), LINES)
     good = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +38,8 @@ CHOSEN = {"bind", "save", "dir", "port", "logfile", "enable-protected-configs"} 
 @pytest.fixture(scope="module")
 def real() -> Iterator[redis.Redis]:
     """A redis-server that lets CONFIG SET change all that it can."""
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     with record.RedisServer({"enable-protected-configs": "yes"}) as server:
         yield redis.Redis(port=server.port, decode_responses=True)
 

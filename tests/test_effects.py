@@ -6,7 +6,6 @@ Redis's append-only file is the witness for the effects.
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -368,8 +367,8 @@ class Witness:
 
 @pytest.fixture(scope="module")
 def witness() -> Iterator[Witness]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     directives = {"appendonly": "yes", "appendfsync": "no",         # everysec may hold a write back
                   "enable-debug-command": "yes", "auto-aof-rewrite-percentage": "0"}
     with record.RedisServer(directives) as server:

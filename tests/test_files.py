@@ -572,7 +572,7 @@ def test_every_file_is_closed_again(tmp_path: Path) -> None:
     assert open_files() == before
 
 
-@pytest.mark.skipif(not shutil.which("redis-check-rdb"), reason="needs redis-check-rdb")
+@pytest.mark.skipif(not record.installed("redis-check-rdb"), reason="needs redis-check-rdb")
 @pytest.mark.parametrize("name", [*FILES, *DAMAGED])
 def test_redis_says_the_same(name: str, tmp_path: Path) -> None:
     """Not asked is what only one of them knows: versions later than 7.0, and streams."""

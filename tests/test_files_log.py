@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import selectors
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from kvref.persistence.replay import records
 from kvref.sim import World
 from kvref.sim.clock import Clock
 from kvref.sim.disk import Disk
+from tests import record
 from tests.keyspaces import SMALL, dumped
 from tests.test_files import NOW_MS, assert_covered, complaint, run
 from tests.test_main import environment
@@ -416,7 +416,7 @@ def test_the_copy_is_durable_before_anything_is_cut() -> None:
 
 # ---- redis-check-aof -----------------------------------------------------------------------------
 
-needs_redis = pytest.mark.skipif(not shutil.which("redis-check-aof"), reason="needs redis-check-aof")
+needs_redis = pytest.mark.skipif(not record.installed("redis-check-aof"), reason="needs redis-check-aof")
 
 
 def written(folder: Path, content: dict[str, bytes]) -> Path:

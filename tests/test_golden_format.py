@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from kvref.lab.cli import format_reply
 from tests import golden, record
 
-needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+needs_redis = pytest.mark.skipif(not record.installed("redis-server"), reason="redis-server 7.0 is not installed")
 
 TEXT = """\
 # A head.
@@ -191,7 +190,7 @@ def test_the_recorder_reports_a_difference_and_fails(tmp_path: Path) -> None:
 
 
 @needs_redis
-@pytest.mark.skipif(not shutil.which("redis-server") or record.version("redis-server") != record.VERSION,
+@pytest.mark.skipif(not record.installed("redis-server") or record.version("redis-server") != record.VERSION,
                     reason=f"recordings come from redis-server {record.VERSION}")
 @pytest.mark.parametrize("path", golden.scripts(), ids=lambda path: path.stem)
 def test_recordings_are_what_redis_says(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kvref.lab import judging
 from kvref.lab.clients import Line, recorded, redis_py, redis_server
 from kvref.lab.judging import Wrong
 from kvref.sim import World
+from tests import record
 
 SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions" / "13.ipynb"
 ONCE = Retry(NoBackoff(), 0)
@@ -162,8 +162,8 @@ def test_a_command_whose_reply_is_lost_is_executed_again(world: World) -> None:
 # ---- a redis-server beside kvref -----------------------------------------------------------------
 
 def test_a_redis_server_lives_as_long_as_its_block() -> None:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     with redis_server(databases=3) as server:
         assert server
         with redis.Redis(port=server.port, retry=ONCE) as r:
@@ -228,8 +228,8 @@ def test_a_cache_that_may_be_out_of_date_is_not_solved(old: str, new: str) -> No
 
 def test_the_story_of_the_tracking_client_is_what_redis_says() -> None:
     story = judge_of("13-4").__globals__["STORY"]
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     with redis_server() as server:
         assert server
         with redis.Redis(port=server.port) as alice, redis.Redis(port=server.port) as other:

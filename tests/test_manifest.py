@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -61,8 +60,8 @@ FORGIVEN = {BAD["comment only"]}           # by Redis, which then begins with an
 
 @pytest.mark.parametrize("data", [*GOOD, *BAD.values()], ids=[*map(repr, GOOD), *BAD])
 def test_redis_itself_reads_or_refuses_the_same(data: bytes) -> None:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "appendonlydir")
         folder.mkdir()

@@ -8,7 +8,6 @@ deadlines of the scenarios are long over for both; a scenario of its own has som
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from kvref.sim.crashes import Image, Space
 from kvref.sim.disk import Disk
 from kvref.sim.recording import Outcome, Recording, State, recover
 from kvref.sim.scenarios import SCENARIOS, Scenario, at
+from tests import record
 
 redis = pytest.importorskip("redis")
 
@@ -156,8 +156,8 @@ def sample() -> tuple[list[Found], list[Outcome]]:
 
 
 def all_by_redis(images: list[Found]) -> list[Outcome]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    if not record.installed("redis-server"):
+        pytest.skip("redis-server 7.0 is not installed")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(by_redis, images))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -339,7 +338,7 @@ def seen(block: golden.Block, said: str) -> list[str]:
             for line in lines if line != '"']
 
 
-@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+@pytest.mark.skipif(not record.installed("redis-server"), reason="redis-server 7.0 is not installed")
 def test_monitors_lists_and_numbers_show_what_redis_shows() -> None:
     script = golden.parse("\n\n".join(SEEN.replace("@any\n", "@any ").strip().split("\n")).replace("@any ", "@any\n"))
     machine = Simulated()
