@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 REFRESH_US = 1000                   # a cached wall clock is never older than this, and one command
 NEVER_NS = 2**62
+ANY_KEYS = {b"scan", b"randomkey"}  # they meet keys that have nothing to do with each other
 EXACT_NS = 1_000_000                # a slow log that asks for less has each call timed by itself
 
 
@@ -457,10 +458,9 @@ class Server:
         database.delete(key)
         self.stats.expired_keys += 1
         self.feed(database, (b"DEL", key))
-        if self.on_change:
-            self.tell_change(database, key, "expired")
-        if self.call.args is NO_ARGS:
-            self.close_unit()                                   # no call is at hand: the deletion stands for itself
+        self.tell_change(database, key, "expired")
+        if self.call.args is NO_ARGS or self.call.args[0].lower() in ANY_KEYS and not self.in_transaction:
+            self.close_unit()                                   # no call has asked for this key: it goes by itself
 
     def count_error(self, error: Error) -> None:
         error.__traceback__ = error.__context__ = None      # shared errors must not keep old frames alive

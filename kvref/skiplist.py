@@ -127,6 +127,17 @@ class SkipList:
         """How many come before (score, member): the place where it is, or would be."""
         return self._path(score, member)[1][-1]
 
+    def before_member(self, member: bytes) -> int:
+        """The same by the member alone. Members have to ascend, as they do where all have one score."""
+        node: Node | None = self._top
+        rank = 0
+        while node is not None:
+            while node.forward is not None and node.forward.member < member:
+                rank += node.span
+                node = node.forward
+            node = node.down
+        return rank
+
     def slice(self, start: int, stop: int) -> list[tuple[bytes, float]]:
         """(member, score) at the places from `start` to before `stop`, all of which must be there."""
         return self._walk(self._path_to(start)[0][-1], stop - start)

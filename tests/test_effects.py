@@ -314,7 +314,7 @@ def one_unit(commands: Sequence[Sequence[bytes]]) -> Sequence[Sequence[bytes]]:
     return commands[1:-1]
 
 
-def logged(machine: Machine, setup: Sequence[str], command: str) -> str:
+def fed(machine: Machine, setup: Sequence[str], command: str) -> list[Sequence[bytes]]:
     """What kvref's log gets of a command, with the keys of `setup`; no expired key goes by itself."""
     server = machine.start(enable_debug_command="yes")
     client = machine.connect()
@@ -323,7 +323,12 @@ def logged(machine: Machine, setup: Sequence[str], command: str) -> str:
     effects: list[Sequence[bytes]] = []
     server.feeds.append(lambda database, effect: effects.append(tuple(effect)))
     client(*split_args(command))
-    return shown(one_unit(effects), server.now_ms)
+    return effects
+
+
+def logged(machine: Machine, setup: Sequence[str], command: str) -> str:
+    effects = fed(machine, setup, command)
+    return shown(one_unit(effects), machine.server.now_ms)
 
 
 @pytest.mark.parametrize("command, effects", CASES)
@@ -346,11 +351,11 @@ class Witness:
             assert self.peer.drain(10)
             data += self.peer.take()
 
-    def effects(self, line: str) -> Sequence[Sequence[bytes]]:
+    def written(self, line: str) -> list[Sequence[bytes]]:
         start = self.log.stat().st_size
         self.ask(line)
         commands: list[list[bytes]] = golden.replies(self.log.read_bytes()[start:])[0]
-        return one_unit([command for command in commands if command[0].upper() != b"SELECT"])
+        return [command for command in commands if command[0].upper() != b"SELECT"]
 
     def differences(self, setup: Sequence[str], cases: Sequence[tuple[str, str]]) -> list[str]:
         """Where Redis logs something else than these effects."""
@@ -359,7 +364,7 @@ class Witness:
         for command, effects in cases:
             for line in setup:
                 self.ask(line)
-            found = shown(self.effects(command), time.time_ns() // 1_000_000)
+            found = shown(one_unit(self.written(command)), time.time_ns() // 1_000_000)
             if found != effects:
                 wrong.append(f"{command}: {found}")
         return wrong
@@ -377,6 +382,25 @@ def witness() -> Iterator[Witness]:
 
 def test_redis_itself_writes_the_same(witness: Witness) -> None:
     assert witness.differences(SETUP, CASES) == []
+
+
+TWO_GONE = ("FLUSHALL", "SET a v PXAT 1", "SET b v PXAT 1")
+APART, TOGETHER = [b"DEL", b"DEL"], [b"MULTI", b"DEL", b"DEL", b"EXEC"]
+DELETIONS = [((), "SCAN 0", APART), ((), "RANDOMKEY", APART), ((), "EXISTS a b", TOGETHER),
+             (("MULTI", "SCAN 0"), "EXEC", TOGETHER), (("MULTI", "PING", "RANDOMKEY"), "EXEC", TOGETHER)]
+
+
+@pytest.mark.parametrize("before, line, words", DELETIONS)
+def test_what_scan_and_randomkey_find_expired_goes_one_by_one(
+        before: Sequence[str], line: str, words: list[bytes], machine: Machine) -> None:
+    assert [effect[0] for effect in fed(machine, (*TWO_GONE, *before), line)] == words
+
+
+@pytest.mark.parametrize("before, line, words", DELETIONS)
+def test_so_it_does_in_redis(before: Sequence[str], line: str, words: list[bytes], witness: Witness) -> None:
+    for above in ("DEBUG SET-ACTIVE-EXPIRE 0", *TWO_GONE, *before):
+        witness.ask(above)
+    assert [effect[0] for effect in witness.written(line)] == words
 
 
 @pytest.mark.parametrize("line", [

@@ -111,6 +111,13 @@ def test_of_a_member_named_twice_the_last_score_counts(pairs: list[tuple[bytes, 
     check(value.order, sorted((score, member) for member, score in dict(pairs).items()))
 
 
+@given(st.sets(MEMBERS), MEMBERS, st.integers(1, 50))
+def test_where_members_ascend_the_member_alone_tells_the_place(some: set[bytes], member: bytes, share: int) -> None:
+    members = sorted(some)
+    order = SkipList((float(n // share), name) for n, name in enumerate(members))
+    assert order.before_member(member) == bisect_left(members, member)
+
+
 def test_a_copy_shares_neither_nodes_nor_sampler() -> None:
     one = SortedSet.from_pairs((b"m%d" % n, float(n)) for n in range(100))
     sampler = one.scores.sampler

@@ -19,8 +19,8 @@ What the log gets, where it is not the command itself:
     ZMPOP 2 k l MIN COUNT 5         ZPOPMIN k 3         the key it was, and as many as there were
 
 Redis: t_zset.c. Simpler here: no second layout for small sets, ZDIFF has one algorithm where Redis has two to choose
-from, and -0 is always stored as 0. Ranges by member are meant for members of one score; where there are several
-Redis answers with what its layout happens to bring, and kvref looks at those with the lowest.
+from, and -0 is always stored as 0. Ranges by member are meant for members of one score; with several
+scores they are right where the members ascend all the same, else what a search in that layout happens to bring.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _lex_place(bound: bytes, behind: bool) -> Place:
     if bound[:1] not in (b"[", b"("):
         raise Error("ERR min or max not valid string range item")
     member = bound[1:] + b"\0" * behind                 # there is nothing between ann and ann\0
-    return lambda value: value.order.before(value.by_rank(0, 0)[0][1], member)
+    return lambda value: value.order.before_member(member)
 
 
 by_score: Final = _between(_score_place)
