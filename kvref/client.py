@@ -286,10 +286,7 @@ class Client:
             return self.closed
         hard, soft, soft_seconds = limit
         size, now_us = self.output_size + more, self.server.now_us
-        if not (soft and size >= soft):
-            self.over_soft_since_us = 0
-        elif not self.over_soft_since_us:
-            self.over_soft_since_us = now_us
+        self.over_soft_since_us = (self.over_soft_since_us or now_us) if soft and size >= soft else 0
         over_soft = self.over_soft_since_us and now_us - self.over_soft_since_us > soft_seconds * 1_000_000
         if (hard and size >= hard) or over_soft:
             last = f", last command {self.last_command.name}" if self.last_command else ""
@@ -304,4 +301,6 @@ class Client:
         if not self.closed:
             self.closed = True
             self.server.waiting.forget(self)        # an element given to it now would be lost
+            memory = self.server.memory
+            memory.buffers -= min(self.memory, memory.buffers)      # what was held for it is to evict no key
             self.server.to_close.append(self)
