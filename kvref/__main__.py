@@ -175,8 +175,8 @@ def serve(words: list[str], computer: Computer) -> None:
     listeners = _inherited(LISTEN_FD)
     if listeners:
         config.port = listeners[0].getsockname()[1]
-    elif not config.port:
-        raise ConfigError("port 0: there is nothing to listen on; choose a port.")
+    elif not (config.port and config.bind):
+        raise ConfigError("port 0 or an empty bind: there is nothing to listen on; choose a port and an address.")
     computer.processes.catch_signals()
     server = Server(computer, config, random.Random(), log)
     progress = ProgressBar(sys.stderr, computer.clock)

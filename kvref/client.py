@@ -96,8 +96,7 @@ class Client:
         return self._both_addresses()[1]
 
     def _both_addresses(self) -> tuple[str, str]:
-        if self._addresses is None:
-            self._addresses = self.server.network.addresses(self.sock)
+        self._addresses = self._addresses or self.server.network.addresses(self.sock)
         return self._addresses
 
     @property
@@ -107,12 +106,12 @@ class Client:
 
     @property
     def query_size(self) -> int:
-        """Bytes that came in and are not parsed yet."""
-        return self.parser.size if self.parser else 0
+        """Bytes that came in and are no whole request yet: not parsed, or arguments of one cut short."""
+        return self.parser.size + self.parser.held if self.parser else 0
 
     @property
     def memory(self) -> int:
-        """Bytes that are held for it: unparsed, queued for EXEC, unsent."""
+        """Bytes that are held for it: no whole request yet, queued for EXEC, unsent."""
         return self.query_size + (self.transaction.size if self.transaction else 0) + self.output_size
 
     def select(self, index: int) -> None:
@@ -286,10 +285,7 @@ class Client:
             return self.closed
         hard, soft, soft_seconds = limit
         size, now_us = self.output_size + more, self.server.now_us
-        if not (soft and size >= soft):
-            self.over_soft_since_us = 0
-        elif not self.over_soft_since_us:
-            self.over_soft_since_us = now_us
+        self.over_soft_since_us = (self.over_soft_since_us or now_us) if soft and size >= soft else 0
         over_soft = self.over_soft_since_us and now_us - self.over_soft_since_us > soft_seconds * 1_000_000
         if (hard and size >= hard) or over_soft:
             last = f", last command {self.last_command.name}" if self.last_command else ""
@@ -304,4 +300,5 @@ class Client:
         if not self.closed:
             self.closed = True
             self.server.waiting.forget(self)        # an element given to it now would be lost
+            self.server.memory.stale |= self.memory > 0     # what was held for it is to evict no key
             self.server.to_close.append(self)

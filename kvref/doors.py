@@ -67,7 +67,7 @@ class Doors:
     def _listen(self) -> list[Socket]:
         """Sockets on every `bind` address that this computer has. Redis: listenToPort."""
         config, network = self.server.config, self.server.network
-        if not config.port:
+        if not (config.port and config.bind):
             return []
         found = []
         for address in config.bind:

@@ -166,6 +166,7 @@ class Memory:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.buffers = 0                    # of all clients, when somebody last looked
+        self.stale = False                  # and somebody has gone since who held some of it
         self.total = 0                      # of all ledgers, at least: FLUSHALL may have made it less
         self.peak = 0
 
@@ -180,12 +181,11 @@ class Memory:
 
     def used(self) -> int:
         """used_memory: what the keys count for, and the clients' buffers."""
-        if not self.server.config.maxmemory:
-            self.look_at_clients()              # nobody else does
+        if self.stale or not self.server.config.maxmemory:
+            self.look_at_clients()              # without a limit nobody else does
         self.total = sum(map(self._of, self.server.databases))
-        used = self.total + self.buffers
-        self.peak = max(self.peak, used)
-        return used
+        self.peak = max(self.peak, self.total + self.buffers)
+        return self.total + self.buffers
 
     @staticmethod
     def _of(database: Database) -> int:
@@ -201,4 +201,5 @@ class Memory:
 
     def look_at_clients(self) -> None:
         """Ten times a second: what waits to be parsed, to be run by EXEC, to be sent."""
-        self.buffers = sum(client.memory for client in self.server.clients.values())
+        self.buffers = sum(client.memory for client in self.server.clients.values() if not client.closed)
+        self.stale = False

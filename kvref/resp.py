@@ -90,7 +90,7 @@ class RequestParser:
     A property test holds that both agree on every input and every split.
     """
 
-    __slots__ = ("max_bulk", "size", "missing", "_chunks", "_buffer", "_pos", "_args", "left", "_bulk")
+    __slots__ = ("max_bulk", "size", "missing", "_chunks", "_buffer", "_pos", "_args", "held", "left", "_bulk")
 
     def __init__(self, max_bulk: int = 512 * 1024 * 1024) -> None:
         self.max_bulk = max_bulk            # proto-max-bulk-len
@@ -100,6 +100,7 @@ class RequestParser:
         self.size = 0                       # bytes held that are not parsed yet: the query buffer
         self.missing = 0                    # so many more bytes must come before another look is worth it
         self._args: Request = NO_ARGS       # the arguments so far of a request cut short
+        self.held = 0                      # their bytes
         self.left = 0                      # and how many are still to come
         self._bulk = -1                     # length of the argument that is being awaited
 
@@ -172,8 +173,9 @@ class RequestParser:
             if argument is None:
                 return None
             self._args.append(argument)
+            self.held += len(argument)
             self.left -= 1
-        request, self._args = self._args, NO_ARGS
+        request, self._args, self.held = self._args, NO_ARGS, 0
         return request
 
     def _argument(self, limited: bool) -> bytes | None:

@@ -293,6 +293,20 @@ def test_the_hard_output_limit_cuts_off_at_once(machine: Machine) -> None:
     assert witness("PING") == "PONG"
 
 
+@pytest.mark.parametrize("draw", ["SRANDMEMBER set -999999999999", "HRANDFIELD hash -999999999999 WITHVALUES",
+                                  "ZRANDMEMBER zset -999999999999"])
+def test_endless_draws_end_where_the_output_limit_does(machine: Machine, draw: str) -> None:
+    server = machine.start(client_output_buffer_limit="normal 100kb 0 0")
+    alice, greedy = machine.connect("alice"), machine.connect("greedy")
+    alice("SADD", "set", "")
+    alice("HSET", "hash", "", "")
+    alice("ZADD", "zset", "1", "")
+    greedy.send_bytes(request(*draw.split()))
+    machine.settle()
+    assert greedy.closed and not greedy.replies()
+    assert server.stats.client_output_buffer_limit_disconnections == 1
+
+
 def test_the_soft_output_limit_is_patient_for_its_seconds(machine: Machine) -> None:
     server = machine.start(client_output_buffer_limit="normal 0 1mb 5")
     witness, greedy, better = machine.connect("witness"), machine.connect("greedy"), machine.connect("better")

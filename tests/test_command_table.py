@@ -67,6 +67,12 @@ def test_subcommands_are_redis_s(both: Both) -> None:
         assert {sub[0] for sub in ours[9]} <= known
 
 
+def test_command_list_names_subcommands_too_as_redis_does(both: Both) -> None:
+    redis, kvref = both.ask([[b"COMMAND", b"LIST"], [b"COMMAND", b"LIST", b"FILTERBY", b"PATTERN", b"config*"]])
+    assert set(kvref[0]) - {name.encode() for name in NEWER} <= set(redis[0]) and b"client|list" in kvref[0]
+    assert sorted(kvref[1]) == sorted(redis[1])
+
+
 def test_command_docs_say_the_same_of_origin_and_group(both: Both) -> None:
     redis, kvref = both.ask([[b"COMMAND", b"DOCS", name.encode()] for name in NAMES])
     wrong = []

@@ -520,3 +520,13 @@ def test_commands_have_the_shape_that_redis_gives_them(redis_server: record.Redi
         assert ours[1] == theirs["arity"], name
         assert sorted(str(flag) for flag in ours[2]) == sorted(flag.decode() if isinstance(flag, bytes) else flag
                                                                for flag in theirs["flags"]), name
+
+
+@pytest.mark.parametrize(("directive", "nothing"), [("bind", ""), ("port", "0")])
+def test_without_an_address_or_a_port_nobody_comes_in_and_who_is_there_stays(directive: str, nothing: str) -> None:
+    world = World(seed=1)
+    server = world.start()
+    alice = world.connect("alice")
+    _, before = alice("CONFIG", "GET", directive)
+    assert alice("CONFIG", "SET", directive, nothing) == "OK" and not server.doors.listeners
+    assert alice("CONFIG", "SET", directive, before) == "OK" and world.connect("bob")("PING") == "PONG"

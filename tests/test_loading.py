@@ -102,6 +102,16 @@ def test_while_it_loads_a_server_answers_what_a_real_one_answers(
     assert LOADING in visitor.replies and len(server.databases[0]) == 2000 and server.loading is None
 
 
+def test_a_password_that_is_refused_while_it_loads_stays_out_of_the_slow_log(
+        machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.start()
+    put(machine, "dump.rdb", LARGE)
+    visitor = Visitor(machine, monkeypatch, "CONFIG SET requirepass hidden dir /", "SLOWLOG GET 1")
+    restart(machine, slowlog_log_slower_than="0")
+    refusal, [entry] = visitor.replies
+    assert refusal == LOADING and entry[3] == [b"CONFIG", b"SET", b"requirepass", b"(redacted)", b"dir", b"/"]
+
+
 def test_info_tells_how_far_loading_is(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.start()
     put(machine, "dump.rdb", LARGE)

@@ -180,6 +180,31 @@ def test_the_buffers_of_clients_count() -> None:
     assert server.memory.overhead() > 50_000
 
 
+def test_the_arguments_of_a_request_cut_short_count() -> None:
+    world = World(seed=1)
+    world.start(maxmemory="1gb")
+    alice, bob = world.connect("alice"), world.connect("bob")
+    bob.send_bytes(b"*101\r\n$4\r\nMGET\r\n" + (b"$500\r\n" + b"x" * 500 + b"\r\n") * 99)
+    world.run(ms=200)
+    assert 99 * 500 < int(info(alice)["used_memory"]) < 100 * 500 and b" qbuf=495" in alice("CLIENT", "LIST")
+    bob.send_bytes(b"$0\r\n\r\n")
+    world.run(ms=200)
+    assert bob.replies == [[None] * 100] and int(info(alice)["used_memory"]) < 1000
+
+
+def test_what_waited_for_a_client_that_has_gone_evicts_no_key() -> None:
+    world = World(seed=1)
+    server = world.start(maxmemory="100kb", maxmemory_policy="allkeys-random")
+    alice, bob = world.connect("alice"), world.connect("bob")
+    bob.send_bytes(b"*2\r\n$4\r\nECHO\r\n$100000\r\n" + b"x" * 90_000)
+    world.run(ms=200)
+    assert server.memory.buffers >= 90_000
+    bob.close()
+    for n in range(100):                            # before anybody looks at the clients again
+        alice("SET", f"key:{n}", "x" * 100)
+    assert server.stats.evicted_keys == 0 and server.memory.buffers < 100
+
+
 def test_what_waits_for_exec_counts_and_is_refused_in_the_end() -> None:
     world = World(seed=1)
     server = world.start(maxmemory="100kb")

@@ -33,9 +33,9 @@ def config_set(call: Call) -> str:
     if len(call.args) % 2:
         raise SYNTAX
     pairs = list(zip(call.args[2::2], call.args[3::2]))
+    _redact(call)
     if call.server.loading and not NOT_WHILE_LOADING.isdisjoint(text(name).lower() for name, _ in pairs):
         raise Error("LOADING Redis is loading the dataset in memory")
-    _redact(call)
     try:
         call.server.config.set(pairs, _may_set_protected(call))
     except ConfigError as error:

@@ -167,6 +167,7 @@ STATS: Fields = {
     "expired_stale_perc": lambda s: f"{s.expiry.stale_percent:.2f}",
     "expired_time_cap_reached_count": lambda s: s.expiry.time_cap_reached,
     "evicted_keys": _stat("evicted_keys"),
+    "evicted_clients": lambda s: 0,
     "total_eviction_exceeded_time": lambda s: (s.stats.total_eviction_exceeded_us + s.eviction.over_us()) // 1000,
     "current_eviction_exceeded_time": lambda s: s.eviction.over_us() // 1000,
     "keyspace_hits": _stat("keyspace_hits"),

@@ -136,9 +136,7 @@ FILTERS: dict[bytes, Callable[[Command, bytes], bool]] = {
 @command("command|list", arity=-2, flags="loading stale", group="server", since="7.0.0")
 def command_list(call: Call) -> list[bytes]:
     "List the names of commands, all or those that pass a filter."
-    words = call.args[2:]
-    if not words:
-        return [row.name.encode() for row in commands(call.server)]
+    words = call.args[2:] or [b"filterby", b"pattern", b"*"]
     keep = FILTERS.get(words[1].lower()) if len(words) == 3 and words[0].lower() == b"filterby" else None
     if keep is None:
         raise SYNTAX

@@ -116,10 +116,11 @@ def random_count(call: Call, word: bytes) -> tuple[int, bool]:
 def random_members(call: Call, value: Collection[Any], count: int) -> list[bytes]:
     """Different members, all of them if there are not more; for a negative count so many, each drawn from all.
 
-    Members of a large collection are drawn one by one: O(count), not O(size). As in Redis nothing but memory
-    limits a negative count.
+    Members of a large collection are drawn one by one: O(count), not O(size). As in Redis nothing limits a negative
+    count but memory, and `client-output-buffer-limit`: so many members as it has bytes, and the client is closed.
     """
-    found = draw(value, count, call.server.random)
+    hard = (call.server.limits[call.client.kind] or (0,))[0] or INT64_MAX
+    found = draw(value, max(count, -hard), call.server.random)
     call.touch(len(found))
     return found
 
