@@ -71,7 +71,7 @@ def lastsave(call: Call) -> int:
 def bgrewriteaof(call: Call) -> str:
     "Have a child write the log anew, as short as it can be."
     server = call.server
-    if server.aof.child is not None:
+    if server.aof.child is not None and not server.aof.cancelled:      # a killed one is as good as gone
         raise Error("ERR Background append only file rewriting already in progress")
     if server.children or server.in_transaction:
         server.aof.scheduled = True
