@@ -186,9 +186,11 @@ def serve(words: list[str], computer: Computer) -> None:
     try:
         server.start([computer.network.adopt(listener) for listener in listeners])
     except Unreadable as error:
+        log("#", f"{error.opening}: {error}")
         raise ConfigError(f"{error}. The file is as it was: restore a good copy, or move it away to start empty."
                           ) from None
     except OSError as error:
+        log("#", f"Failed listening on port {config.port} (TCP), aborting.")
         raise ConfigError(f"{error.strerror}; choose another --port or --bind, or end what listens there.") from None
     finally:
         progress.end()

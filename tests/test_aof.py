@@ -906,3 +906,13 @@ def test_info_tells_what_redis_tells_in_its_order(machine: Machine) -> None:
     with real_server(appendonly="yes") as server:
         theirs = [name for name in info(Redis(server)) if "aof" in name]
     assert [name for name in info(alice) if "aof" in name] == theirs
+
+
+def test_behind_a_rewrite_that_was_killed_the_next_may_be_asked_for_at_once(machine: Machine) -> None:
+    """It begins when the child's end has been seen, a tenth of a second later at most; in Redis at once."""
+    machine.start(appendonly="yes")
+    alice = machine.connect()
+    alice("SET", "k", "v")
+    assert "started" in alice("BGREWRITEAOF")
+    alice("CONFIG", "SET", "appendonly", "no")
+    assert alice("BGREWRITEAOF") == "Background append only file rewriting scheduled"

@@ -308,9 +308,27 @@ def test_the_process_says_so_and_ends_with_status_1(name: str, tmp_path: Path) -
     assert result.returncode == 1
     sentence = rf"kvref: {tmp_path}/dump\.rdb: at offset \d+.*: .+\. The file is as it was: .+\.\n"
     assert re.fullmatch(sentence, result.stderr)
+    what = result.stderr.removeprefix("kvref: ").partition(". The file is")[0]
+    assert f"# Terminating server after rdb file reading failure: {what}\n" in result.stdout
     assert "Traceback" not in result.stdout and "Ready to accept" not in result.stdout
     assert [(path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in (tmp_path, tmp_path / "dump.rdb")] == before
     assert os.listdir(tmp_path) == ["dump.rdb"]
+
+
+@pytest.mark.parametrize(("log", "opening"), [(b"*1\r\n$4\r\nPING\r\n", "Bad file format"),
+                                              (b"*2\r\n$4\r\nINCR", "Unexpected end of file")])
+def test_the_log_file_says_why_a_log_is_refused_and_begins_as_redis_does(log: bytes, opening: str,
+                                                                        tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    (tmp_path / "appendonlydir/appendonly.aof.manifest").write_bytes(b"file one.aof seq 1 type i\n")
+    (tmp_path / "appendonlydir/one.aof").write_bytes(log)
+    command = [*KVREF, "--port", str(record.free_port()), "--logfile", "log", "--appendonly", "yes",
+               "--aof-load-truncated", "no"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path, env=environment())
+    what = result.stderr.removeprefix("kvref: ").partition(". The file is")[0]
+    assert what.startswith(f"{tmp_path}/appendonlydir/one.aof: at offset 0: ")
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.endswith(f" # {opening} reading the append only file: {what}")
 
 
 GATED = """

@@ -181,6 +181,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr == (f"kvref: Could not create server TCP listening socket 127.0.0.1:{port}: bind: Address "
                              "already in use; choose another --port or --bind, or end what listens there.\n")
+    assert f"# Failed listening on port {port} (TCP), aborting.\n" in result.stdout
 
 
 @pytest.mark.parametrize(("words", "sentence"), [

@@ -171,6 +171,14 @@ def test_dump_gives_the_bytes_that_redis_gives(both: Both) -> None:
     assert {key: both.ours.ask("DUMP", key) for key in ordered} == {key: both.dumps[key] for key in ordered}
 
 
+def test_the_log_says_more_of_a_bad_payload_than_its_client_hears() -> None:
+    ours, body = Ours(), b"\x12\1\1\0\n\0"      # a list with a large element of no bytes
+    with pytest.raises(ReplyError, match="^ERR Bad data format$"):
+        ours.ask("RESTORE", "k", 0, body + crc64(body).to_bytes(8, "little"))
+    assert ours.world.log[-1].endswith("# RESTORE: integrity check failed: these bytes: at offset 4: "
+                                  "a node of a list is a large element, and holds nothing")
+
+
 def test_what_one_dumps_the_other_restores(both: Both) -> None:
     values = {key: value for database, key, value, _ in both.entries if database == 0}
     ours, theirs = Ours(**both.directives), both.theirs.client.pipeline(transaction=False)

@@ -303,6 +303,8 @@ REFUSED: dict[str, tuple[bytes, int, bytes | None, str]] = {        # bytes, off
     "more than LZF can hold": (entry(0, b"\xc3\3\x41\x09abc"), 18, b"k",
                                "value claims 265 bytes, and 3 compressed bytes cannot hold them"),
     "LZF that leads nowhere": (entry(0, b"\xc3\3\x09\xe0\0\0"), 17, b"k", "the compressed bytes of value are damaged"),
+    "a large element that is empty": (entry(18, b"\1\1\0"), 17, b"k",
+                                      "a node of a list is a large element, and holds nothing"),
     "a node of no kind": (entry(18, b"\1\3\1v"), 16, b"k", "a node of a list has the unknown container 3"),
     "an intset out of order": (entry(11, b"\x0c\2\0\0\0\2\0\0\0\2\0\1\0"), 25, b"k", "the intset has 1 behind 2"),
     "... in LZF": (entry(11, b"\xc3\x0d\x0c\x0b\2\0\0\0\2\0\0\0\2\0\1\0"), 30, b"k",

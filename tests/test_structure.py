@@ -31,7 +31,7 @@ COMPUTER = {"time", "random", "socket", "os", "threading", "selectors", "signal"
 LAB_ONLY = {"IPython", "cycler", "matplotlib", "nbformat", "nbconvert", "nbclient", "jupyterlab", "ipykernel", "traitlets",
             "redis", "bs4", "mistune", "pygments"}      # the last three come with nbconvert
 
-BUDGETS = {"mechanisms": 4210, "persistence": 2200, "legacy": 250, "files": 450, "commands": 2740, "sim": 1760,
+BUDGETS = {"mechanisms": 4220, "persistence": 2200, "legacy": 250, "files": 450, "commands": 2750, "sim": 1760,
            "laboratory": 1815, "lab": 2745}         # lines of code
 LABORATORY = {"scenarios", "recording", "invariants", "explorer", "loss", "mutants", "score"}      # of kvref.sim
 MODULE_MAX = 420

@@ -71,7 +71,7 @@ def lastsave(call: Call) -> int:
 def bgrewriteaof(call: Call) -> str:
     "Have a child write the log anew, as short as it can be."
     server = call.server
-    if server.aof.child is not None:
+    if server.aof.child is not None and not server.aof.cancelled:      # a killed one is as good as gone
         raise Error("ERR Background append only file rewriting already in progress")
     if server.children or server.in_transaction:
         server.aof.scheduled = True
@@ -147,7 +147,7 @@ def restore(call: Call) -> str:
     deadline_ms = integer(ttl)
     if deadline_ms < 0:
         raise Error("ERR Invalid TTL value, must be >= 0")
-    value = _value(payload)
+    value = _value(call, payload)
     replaced = call.db.delete(key)          # without REPLACE there is nothing
     if deadline_ms and "absolute" not in found:
         deadline_ms += call.now_ms
@@ -168,14 +168,15 @@ def restore(call: Call) -> str:
     return OK
 
 
-def _value(payload: bytes) -> Any:
+def _value(call: Call, payload: bytes) -> Any:
     """Redis: verifyDumpPayload, rdbLoadObject."""
     version, checksum = (int.from_bytes(part, "little") for part in (payload[-10:-8], payload[-8:]))
     if len(payload) < 10 or version > rdb.VERSION or checksum != crc64(payload[:-8]):
         raise Error("ERR DUMP payload version or checksum are wrong")
     try:
         return rdb.load_value(Cursor(payload[:-10]))
-    except Unreadable:
+    except Unreadable as error:
+        call.server.log("#", f"RESTORE: integrity check failed: {error}")       # its client hears less
         raise Error("ERR Bad data format") from None
 
 

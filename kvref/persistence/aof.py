@@ -91,7 +91,7 @@ class AppendOnlyFile(Folder):
         self._last_sync_us = self._postponed_us = self._tried_us = 0
         self._suffix = "rdb"
         self._not_before_s = 0
-        self._cancelled = False
+        self.cancelled = False
         self._is_full = False                       # the disk, when a write has failed
 
     def __repr__(self) -> str:
@@ -284,7 +284,7 @@ class AppendOnlyFile(Folder):
     def rewrite(self) -> bool:
         """Have a child write a new base; whether it runs. There must be no other child."""
         server = self.server
-        self.scheduled, self._cancelled = False, False
+        self.scheduled, self.cancelled = False, False
         self._suffix = "rdb" if server.config.aof_use_rdb_preamble else "aof"
         try:
             if self.file is None:
@@ -377,7 +377,7 @@ class AppendOnlyFile(Folder):
         server, self.child = self.server, None
         self.last_duration_s, self.last_copied = server.now_ms // 1000 - self.started_s, child.copied
         error = child.error or f"signal {-child.status}"
-        if child.status == 0 and not self._cancelled:
+        if child.status == 0 and not self.cancelled:
             server.log("*", "Background AOF rewrite terminated with success")
             try:
                 self._install(child.pid)
@@ -388,7 +388,7 @@ class AppendOnlyFile(Folder):
                 server.log("*", "Background AOF rewrite finished successfully")
                 return
         self._remove_work(child.pid)
-        if not self._cancelled:
+        if not self.cancelled:
             server.log("#", f"Background AOF rewrite terminated with error: {error}")
             self._count_failure()
 
@@ -440,9 +440,9 @@ class AppendOnlyFile(Folder):
 
     def cancel(self) -> None:
         """Kill the child: what it writes is wanted no more."""
-        if self.child is not None and not self._cancelled:
+        if self.child is not None and not self.cancelled:
             self.server.log("#", f"Killing running AOF rewrite child: {self.child}")
-            self._cancelled = True
+            self.cancelled = True
             self.server.processes.kill(self.child)
             self._remove_work(self.child)
 

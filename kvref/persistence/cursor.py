@@ -41,6 +41,7 @@ class Unreadable(Exception):
         self.what, self.offset = what, offset
         self.key: bytes | None = None
         self.where = ""                     # the file
+        self.opening = "Terminating server after rdb file reading failure"      # of a line in the log: Redis's words
 
     def __str__(self) -> str:
         key = "" if self.key is None else f", key {self.key[:64]!r}"

@@ -149,7 +149,7 @@ def log(server: Server, paths: list[str], serving: bool = True) -> None:
             try:
                 size, good = _part(server, replay, path, turn)
             except Unreadable as error:
-                error.where = path
+                error.where, error.opening = path, "Bad file format reading the append only file"
                 raise
             if good < size:
                 _cut(server, path, good, size, last=path is paths[-1])
@@ -199,7 +199,7 @@ def _cut(server: Server, path: str, good: int, size: int, last: bool) -> None:
         error = Unreadable("the file ends in the midst of a " + (
             "unit; 'aof-load-truncated yes' would cut it off, and so does `python -m kvref.files repair`" if last else
             "unit, and it is not the last"), good)
-        error.where = path
+        error.where, error.opening = path, "Unexpected end of file reading the append only file"
         raise error
     server.log("#", f"!!! Warning: {path} ends in the midst of a unit: its last {size - good} bytes are cut off !!!")
     file = server.disk.open(path, "a")

@@ -123,6 +123,8 @@ def _read_quicklist(cursor: Cursor) -> deque[bytes]:
         if container not in (1, 2):
             raise cursor.fail(f"a node of a list has the unknown container {container}")
         found.extend(_listpack(cursor) if container == 2 else [cursor.string("element")])
+        if container == 1 and not found[-1]:
+            raise cursor.fail("a node of a list is a large element, and holds nothing")
     return found
 
 
