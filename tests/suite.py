@@ -27,11 +27,22 @@ ROOT = Path(__file__).parent.parent
 VERSION = '"7.0.15"'
 TOOLS = ("redis-cli", "redis-benchmark", "redis-check-rdb", "redis-check-aof")
 TCL = ("tclsh", "tclsh8.7", "tclsh8.6", "tclsh8.5")
-# The suite waits for this line of Redis's log, and tells every server to listen on a Unix socket, too.
-SERVER = """#!/bin/sh
-echo " PID: $$"
-[ -f "$1" ] && sed -i.bak '/^unixsocket/d' "$1"
-PYTHONPATH={root} exec {python} -m kvref "$@"
+# The suite tells every server to listen on a Unix socket, too, and waits for a line of the log that kvref has not: it
+# is added when kvref listens, as in Redis.
+SERVER = """#!{python}
+import os, pathlib, sys
+sys.path.insert(0, {root!r})
+from kvref import __main__ as kvref
+conf = pathlib.Path(sys.argv[-1] if len(sys.argv) == 1 else sys.argv[1])
+if conf.is_file():
+    conf.write_text("".join(line for line in conf.open() if not line.startswith("unixsocket ")))
+say = kvref.Log.__call__
+def heard(log, level, line):
+    say(log, level, line)
+    if line.startswith("Running mode="):
+        os.write(1, b" PID: %d\\n" % os.getpid())
+kvref.Log.__call__ = heard
+sys.exit(kvref.main(sys.argv[1:]))
 """
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 OUTCOME = re.compile(r"^\[(ok|err|skip|ignore|exception|TIMEOUT)\]:? (.*?)(?: \(\d+ ms\)| in tests/\S+)?$", re.M)
@@ -65,7 +76,7 @@ def prepare(source: Path, folder: Path) -> None:
     for tool in TOOLS:
         (folder / "src" / tool).symlink_to(shutil.which(tool) or sys.exit(f"{tool} is not installed"))
     server = folder / "src" / "redis-server"
-    server.write_text(SERVER.format(root=ROOT, python=sys.executable))
+    server.write_text(SERVER.format(root=str(ROOT), python=sys.executable))
     server.chmod(0o755)
 
 
@@ -91,7 +102,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the source of Redis 7.0.15, unpacked")
     parser.add_argument("units", nargs="*", metavar="UNIT", help="such as unit/type/list; default: all of suite.txt")
     parser.add_argument("--port", type=int, default=21111, help="the first of some that are free; default: 21111")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     version = options.folder / "src" / "version.h"
     if not version.is_file() or VERSION not in version.read_text():
         parser.error(f"{options.folder} is not the source of Redis {VERSION}")

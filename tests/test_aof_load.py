@@ -242,6 +242,22 @@ def test_a_deadline_in_the_past_only_stands_there_while_a_log_is_loaded(line: st
     assert machine.connect()("GET", "k") == b"vw"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_log_may_hold_any_command_that_changes_data_though_kvref_would_have_written_another(seed: int) -> None:
+    """Nobody is the client of these. (An old Redis, or a person, may have written SPOP or GETEX.)"""
+    rows = table()
+    author = Author(random.Random(seed), frozenset(name.decode() for name, row in rows.items()
+                                                   if name.islower() and "write" in row.flags and "blocking" not in row.flags))
+    commands = [[b"SADD", b"s1", b"a", b"b", b"c"], [b"SPOP", b"s1", b"2"], *([*author.command().words] for _ in range(2000))]
+    written = [words for words in commands if words and (row := rows.get(words[0].lower())) and "write" in row.flags
+               and "blocking" not in row.flags and row.least <= len(words) <= row.most]
+    assert len(written) > 1000
+    machine = Simulated()
+    lay(machine, {BASE: dump(), INCR1: b"".join(map(record, written))})
+    restart(machine, appendonly="yes")
+    assert machine.server.databases[0].values
+
+
 def test_passwords_and_errors_do_not_matter_to_a_log(machine: Machine) -> None:
     lay(machine, {BASE: dump(), INCR1: log("SET k v", "LPUSH k x", "SET j v")})
     restart(machine, appendonly="yes", requirepass="secret")

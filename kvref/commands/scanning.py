@@ -119,8 +119,10 @@ def random_members(call: Call, value: Collection[Any], count: int) -> list[bytes
     Members of a large collection are drawn one by one: O(count), not O(size). As in Redis nothing limits a negative
     count but memory, and `client-output-buffer-limit`: so many members as it has bytes, and the client is closed.
     """
-    hard = (call.server.limits[call.client.kind] or (0,))[0] or INT64_MAX
-    found = draw(value, max(count, -hard), call.server.random)
+    if count < 0:
+        hard = (call.server.limits[call.client.kind] or (0,))[0] or INT64_MAX
+        count = max(count, -hard)
+    found = draw(value, count, call.server.random)
     call.touch(len(found))
     return found
 

@@ -36,12 +36,13 @@ LZF: Final = 3
 class Unreadable(Exception):
     """Bytes that kvref will not go on reading, because they are damaged or hold what it has no place for."""
 
-    def __init__(self, what: str, offset: int) -> None:
+    def __init__(self, what: str, offset: int,
+                 opening: str = "Terminating server after rdb file reading failure") -> None:
         super().__init__(what)
         self.what, self.offset = what, offset
+        self.opening = opening              # of a line in the log: Redis's words
         self.key: bytes | None = None
         self.where = ""                     # the file
-        self.opening = "Terminating server after rdb file reading failure"      # of a line in the log: Redis's words
 
     def __str__(self) -> str:
         key = "" if self.key is None else f", key {self.key[:64]!r}"

@@ -79,7 +79,7 @@ def at_start(server: Server) -> None:
             server.log("*", f"DB loaded from disk: {(server.clock.monotonic_us() - start_us) / 1e6:.3f} seconds")
         _clean(server)
     except OSError as error:
-        refusal = Unreadable(str(error.strerror), 0)
+        refusal = Unreadable(str(error.strerror), 0, "Fatal error loading the DB")
         refusal.where = path
         raise refusal from None
 
@@ -117,7 +117,8 @@ def _checked(server: Server, names: list[str], manifest: Manifest) -> Manifest:
         return _upgrade(server)
     for part in manifest.parts:
         if part.name not in there:
-            missing = Unreadable(f"the file {part.name} of the manifest is missing", 0)
+            missing = Unreadable(f"the file {part.name} of the manifest is missing", 0,
+                                 f"Unable to obtain the AOF file {part.name} length. stat: No such file or directory")
             missing.where = aof.path(aof.manifest_name)
             raise missing
     return manifest
@@ -198,8 +199,8 @@ def _cut(server: Server, path: str, good: int, size: int, last: bool) -> None:
     if not last or not server.config.aof_load_truncated:
         error = Unreadable("the file ends in the midst of a " + (
             "unit; 'aof-load-truncated yes' would cut it off, and so does `python -m kvref.files repair`" if last else
-            "unit, and it is not the last"), good)
-        error.where, error.opening = path, "Unexpected end of file reading the append only file"
+            "unit, and it is not the last"), good, "Unexpected end of file reading the append only file")
+        error.where = path
         raise error
     server.log("#", f"!!! Warning: {path} ends in the midst of a unit: its last {size - good} bytes are cut off !!!")
     file = server.disk.open(path, "a")

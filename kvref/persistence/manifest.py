@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 PIECE: Final = 1 << 20
 LINE_MAX: Final = 1024              # bytes of a line, its end included
+INVALID: Final = "Invalid AOF manifest file format"
 PLAIN: Final = re.compile(rb"[!#-&(-\[\]-~]+")      # a name that needs no quotes
 
 
@@ -106,34 +107,39 @@ def parse(data: bytes) -> Manifest:
             try:
                 part = _part(line)
                 if part.kind == "b" and found["b"]:
-                    raise ValueError("a second base file")
+                    raise ValueError("a second base file", "Found duplicate base file information")
                 if part.kind == "i" and found["i"] and part.seq <= found["i"][-1].seq:
-                    raise ValueError("the sequence number of an incremental file does not go up")
+                    raise ValueError("the sequence number of an incremental file does not go up",
+                                     "Found a non-monotonic sequence number")
             except ValueError as error:
-                raise Unreadable(f"the manifest has {error}: {as_text(line.strip()[:80])!r}", at) from None
+                what, opening = error.args
+                raise Unreadable(f"the manifest has {what}: {as_text(line.strip()[:80])!r}", at, opening) from None
             found[part.kind].append(part)
         at += len(line)
     if not any(found.values()):
-        raise Unreadable("the manifest is empty", 0)
+        raise Unreadable("the manifest is empty", 0, "Found an empty AOF manifest")
     base = found["b"][0] if found["b"] else None
     return Manifest(base, tuple(found["i"]), tuple(found["h"]), base.seq if base else 0,
                     found["i"][-1].seq if found["i"] else 0)
 
 
 def _part(line: bytes) -> Part:
-    """One line: pairs of a word and a value, in any order; pairs that nobody knows are passed over. ValueError."""
+    """One line: pairs of a word and a value, in any order; pairs that nobody knows are passed over.
+
+    ValueError: what is wrong, and Redis's words for it.
+    """
     if len(line) > LINE_MAX:
-        raise ValueError("a line that is too long")
+        raise ValueError("a line that is too long", "The AOF manifest file contains too long line")
     words = split_args(line.strip()) if line.endswith(b"\n") else None
     if not words or len(words) < 6 or len(words) % 2:
-        raise ValueError("a line that is none")
+        raise ValueError("a line that is none", INVALID)
     pairs = {word.lower(): value for word, value in zip(words[::2], words[1::2])}
     name, seq, kind = (pairs.get(word, b"") for word in (b"file", b"seq", b"type"))
     number = parse_int(seq)
     if not name or b"/" in name or b"\\" in name:
-        raise ValueError("a file that is no plain name")
+        raise ValueError("a file that is no plain name", "File can't be a path, just a filename" if name else INVALID)
     if not number or number < 1 or kind not in (b"b", b"h", b"i"):
-        raise ValueError("a sequence number or a type that is none")
+        raise ValueError("a sequence number or a type that is none", INVALID if not number else "Unknown AOF file type")
     return Part(as_text(name), number, kind.decode())
 
 
