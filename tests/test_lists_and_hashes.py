@@ -146,7 +146,7 @@ def test_redis_itself_writes_the_same(witness: Witness) -> None:
             continue
         for line in SETUP:
             witness.ask(line)
-        found = shown(witness.effects(command), 0)
+        found = shown(one_unit(witness.written(command)), 0)
         if found != effects:
             wrong.append(f"{command}: {found}")
     assert not wrong
