@@ -100,7 +100,7 @@ class RequestParser:
         self.size = 0                       # bytes held that are not parsed yet: the query buffer
         self.missing = 0                    # so many more bytes must come before another look is worth it
         self._args: Request = NO_ARGS       # the arguments so far of a request cut short
-        self.held = 0                      # their bytes
+        self.held = 0                       # their bytes
         self.left = 0                      # and how many are still to come
         self._bulk = -1                     # length of the argument that is being awaited
 

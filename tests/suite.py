@@ -33,8 +33,7 @@ SERVER = """#!{python}
 import os, pathlib, sys
 sys.path.insert(0, {root!r})
 from kvref import __main__ as kvref
-conf = pathlib.Path(sys.argv[-1] if len(sys.argv) == 1 else sys.argv[1])
-if conf.is_file():
+for conf in filter(pathlib.Path.is_file, map(pathlib.Path, sys.argv[1:2])):
     conf.write_text("".join(line for line in conf.open() if not line.startswith("unixsocket ")))
 say = kvref.Log.__call__
 def heard(log, level, line):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import suite
+from tests import record, suite
 
 
 def test_each_test_that_is_passed_over_has_a_reason() -> None:
@@ -30,3 +30,13 @@ def test_outcomes_are_read_from_what_the_suite_says() -> None:
     assert suite.OUTCOME.findall(said) == [
         ("ok", "A (b) works"), ("skip", "C"), ("err", "D | e"), ("ignore", "F: not now"),
         ("exception", "Executing test client: no socket.")]
+
+
+@pytest.mark.parametrize(("server", "cli", "counts"), [("7.0.15", "7.0.11", True), ("8.0.2", "8.0.2", False), ("7.0.15", "8.0.2", False)])
+def test_only_redis_7_0_says_what_kvref_has_to_do(server: str, cli: str, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"redis-server": server, "redis-cli": cli}
+    monkeypatch.setattr(record.shutil, "which", lambda program: program)
+    monkeypatch.setattr(record, "version", versions.__getitem__)
+    assert record.installed("redis-check-aof") == counts
+    monkeypatch.setattr(record.shutil, "which", lambda program: None)
+    assert not record.installed("redis-server")

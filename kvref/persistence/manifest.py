@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 PIECE: Final = 1 << 20
 LINE_MAX: Final = 1024              # bytes of a line, its end included
-INVALID: Final = "Invalid AOF manifest file format"
+INVALID: Final = "Invalid AOF manifest file format"         # this, and the next two: Redis's words
+TOO_LONG: Final = "The AOF manifest file contains too long line"
+NO_ASCENT: Final = "Found a non-monotonic sequence number"
 PLAIN: Final = re.compile(rb"[!#-&(-\[\]-~]+")      # a name that needs no quotes
 
 
@@ -109,8 +111,7 @@ def parse(data: bytes) -> Manifest:
                 if part.kind == "b" and found["b"]:
                     raise ValueError("a second base file", "Found duplicate base file information")
                 if part.kind == "i" and found["i"] and part.seq <= found["i"][-1].seq:
-                    raise ValueError("the sequence number of an incremental file does not go up",
-                                     "Found a non-monotonic sequence number")
+                    raise ValueError("the sequence number of an incremental file does not go up", NO_ASCENT)
             except ValueError as error:
                 what, opening = error.args
                 raise Unreadable(f"the manifest has {what}: {as_text(line.strip()[:80])!r}", at, opening) from None
@@ -129,17 +130,18 @@ def _part(line: bytes) -> Part:
     ValueError: what is wrong, and Redis's words for it.
     """
     if len(line) > LINE_MAX:
-        raise ValueError("a line that is too long", "The AOF manifest file contains too long line")
+        raise ValueError("a line that is too long", INVALID if line.startswith(b"#") else TOO_LONG)
     words = split_args(line.strip()) if line.endswith(b"\n") else None
     if not words or len(words) < 6 or len(words) % 2:
-        raise ValueError("a line that is none", INVALID)
+        raise ValueError("a line that is none", INVALID if line.endswith(b"\n") else TOO_LONG)
     pairs = {word.lower(): value for word, value in zip(words[::2], words[1::2])}
     name, seq, kind = (pairs.get(word, b"") for word in (b"file", b"seq", b"type"))
     number = parse_int(seq)
     if not name or b"/" in name or b"\\" in name:
         raise ValueError("a file that is no plain name", "File can't be a path, just a filename" if name else INVALID)
     if not number or number < 1 or kind not in (b"b", b"h", b"i"):
-        raise ValueError("a sequence number or a type that is none", INVALID if not number else "Unknown AOF file type")
+        strange = "Unknown AOF file type" if kind not in (b"b", b"h", b"i") else NO_ASCENT
+        raise ValueError("a sequence number or a type that is none", strange if number and kind else INVALID)
     return Part(as_text(name), number, kind.decode())
 
 
