@@ -187,7 +187,7 @@ def test_the_arguments_of_a_request_cut_short_count() -> None:
     bob.send_bytes(b"*101\r\n$4\r\nMGET\r\n" + (b"$500\r\n" + b"x" * 500 + b"\r\n") * 99)
     world.run(ms=200)
     assert 99 * 500 < int(info(alice)["used_memory"]) < 100 * 500 and b" qbuf=495" in alice("CLIENT", "LIST")
-    bob.send_bytes(b"$0\r\n\r\n")
+    bob.send_bytes(b"$0\r\n\r\n" + b"*2\r\n$3\r\nGET\r\n")         # the end of it, and the beginning of another
     world.run(ms=200)
     assert bob.replies == [[None] * 100] and int(info(alice)["used_memory"]) < 1000
 
@@ -203,6 +203,20 @@ def test_what_waited_for_a_client_that_has_gone_evicts_no_key() -> None:
     for n in range(100):                            # before anybody looks at the clients again
         alice("SET", f"key:{n}", "x" * 100)
     assert server.stats.evicted_keys == 0 and server.memory.buffers < 100
+
+
+def test_what_waits_for_a_client_that_is_to_be_closed_behind_this_turn_evicts_no_key() -> None:
+    world = World(seed=1)
+    server = world.start(maxmemory="100kb", maxmemory_policy="allkeys-random")
+    alice, bob = world.connect("alice"), world.connect("bob")
+    bob.send_bytes(b"*2\r\n$4\r\nECHO\r\n$100000\r\n" + b"x" * 90_000)
+    world.run(ms=200)
+    number = str(alice("CLIENT", "LIST").decode().splitlines()[-1].split()[0].removeprefix("id="))
+    alice.send("CLIENT", "KILL", "ID", number)
+    for n in range(100):                            # all in one turn
+        alice.send("SET", f"key:{n}", "x" * 100)
+    world.settle()
+    assert bob.ended and server.stats.evicted_keys == 0
 
 
 def test_what_waits_for_exec_counts_and_is_refused_in_the_end() -> None:
